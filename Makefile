@@ -1,0 +1,59 @@
+# The pipeline graph, and the developer's targets. `make help` lists them.
+
+PYTHON   ?= python3
+VENV     := .venv
+BIN      := $(VENV)/bin
+READY    := $(VENV)/.ready
+RUN      ?= $(basename $(notdir $(PIPELINE)))
+RUNS     ?= runs
+SETTINGS := $(foreach setting,$(SET),--set $(setting))
+OPTIONS   = --pipeline $(PIPELINE) --run $(RUN) --runs $(RUNS) $(SETTINGS)
+STAGES   := ingest augment encode finetune transcribe score report
+
+.DELETE_ON_ERROR:
+.PHONY: help demo test check format run plan clean $(STAGES)
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@echo "stages:       $(STAGES) (with PIPELINE=..., as for run)"
+
+demo: $(READY) ## adapt the shipped base to the shipped clinical speech, and report
+	@$(BIN)/python scripts/run.py --pipeline pipelines/demo.toml --runs $(RUNS) $(SETTINGS)
+
+run: $(READY) pipeline-named ## PIPELINE=pipelines/x.toml [RUN=name] [SET="a.b=c d.e=f"]: all stages
+	@$(BIN)/python scripts/run.py $(OPTIONS)
+
+plan: $(READY) pipeline-named ## PIPELINE=...: steps, time, disk and memory; starts nothing
+	@$(BIN)/python scripts/run.py $(OPTIONS) --plan
+
+$(STAGES): $(READY) pipeline-named
+	@$(BIN)/python scripts/$@.py $(OPTIONS)
+
+.PHONY: pipeline-named
+pipeline-named:
+	@test -n "$(PIPELINE)" || { echo "name a pipeline: make $(MAKECMDGOALS) PIPELINE=pipelines/demo.toml" >&2; exit 2; }
+
+test: $(READY) ## all tests
+	@$(BIN)/python -m pytest
+
+check: $(READY) ## format, lint, types, tests
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest
+
+format: $(READY) ## rewrite the code in the house format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+clean: ## remove runs (data, manifests and the environment stay)
+	rm -rf $(RUNS)
+
+# The marker is written last: an install that was killed is taken up again.
+$(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing exact versions into $(VENV) (about 5 GB, some minutes)"
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[voices,deploy,dev]' 2>&1 | grep -v WARNING || true
+	@$(BIN)/python -c "import speechft.cli, torch, torchaudio, transformers"
+	@touch $@

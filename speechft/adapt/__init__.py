@@ -1,0 +1,1 @@
+"""Adaptation: what trains, the training loop, and what keeps general speech."""

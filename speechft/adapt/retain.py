@@ -1,0 +1,76 @@
+"""What keeps general speech: distillation from the base, L2-SP, and a sweep of weights between base and tuned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from speechft.whisper.tokens import IGNORED
+
+
+def distillation(
+    logits: torch.Tensor, base_logits: torch.Tensor, labels: torch.Tensor, *, temperature: float = 1.0
+) -> torch.Tensor:
+    """KL(base || tuned) per label (Hinton et al. 2015), over the positions that are labelled.
+
+    Args:
+        logits, base_logits: shape (batch, length, vocabulary).
+        labels: shape (batch, length), IGNORED where masked.
+    """
+    kept = labels != IGNORED
+    tuned = nn.functional.log_softmax(logits[kept].float() / temperature, dim=-1)
+    base = nn.functional.log_softmax(base_logits[kept].float() / temperature, dim=-1)
+    return nn.functional.kl_div(tuned, base, log_target=True, reduction="batchmean") * temperature**2
+
+
+def distance(parameters: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    """Half the squared distance from the base weights, L2-SP (Li et al. 2018, equation 1)."""
+    total = torch.zeros((), device=next(iter(parameters.values())).device)
+    for name, value in parameters.items():
+        total = total + (value - base[name]).pow(2).sum()
+    return 0.5 * total
+
+
+def blend(
+    base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], alpha: float
+) -> dict[str, torch.Tensor]:
+    """Weights `alpha` of the way from base to tuned (WiSE-FT, Wortsman et al. 2022); 0 and 1 are exact copies."""
+    if alpha in (0.0, 1.0):
+        return {name: (tuned if alpha else base)[name].clone() for name in tuned}
+    return {name: torch.lerp(base[name], value, alpha) for name, value in tuned.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """What one alpha gave on speech that only chooses: dev, and general_dev when there is any."""
+
+    alpha: float
+    dev_wer: float
+    general_wer: float | None
+
+
+def sweep(alphas: tuple[float, ...], evaluate: Callable[[float], tuple[float, float | None]]) -> list[Point]:
+    """Measure each alpha, largest first."""
+    points = []
+    for alpha in sorted(set(alphas), reverse=True):
+        dev_wer, general_wer = evaluate(alpha)
+        points.append(Point(alpha=alpha, dev_wer=dev_wer, general_wer=general_wer))
+    return points
+
+
+def choose(points: list[Point], *, base_general_wer: float | None, budget: float | None) -> tuple[Point, bool]:
+    """The best dev WER among the points inside the budget; if none is, the one that forgets least.
+
+    Returns:
+        the point, and whether it is inside the budget on general_dev.
+    """
+    if base_general_wer is None or budget is None:
+        return min(points, key=lambda p: (p.dev_wer, p.alpha)), True
+    limit = base_general_wer + budget
+    inside = [p for p in points if p.general_wer is not None and p.general_wer <= limit]
+    if inside:
+        return min(inside, key=lambda p: (p.dev_wer, p.alpha)), True
+    return min(points, key=lambda p: (p.general_wer or 0.0, p.dev_wer)), False

@@ -1,0 +1,117 @@
+"""What trains under each strategy: parameter names in, groups out. Frozen tensors never reach the optimiser.
+
+Whisper's token matrix is both the decoder's input embedding and its output layer (tied), so `head` trains it for both.
+The encoder's sinusoidal positions are constants and stay frozen under every strategy.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from speechft.errors import InputError
+
+TOKENS = "model.decoder.embed_tokens.weight"
+FINAL_NORM = "model.decoder.layer_norm."
+CONSTANT = "model.encoder.embed_positions.weight"
+FROM_STATES = ("prompt", "head", "upper", "decoder", "progressive")  # the encoder never changes
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeDefaults:
+    """Learning rate and clips a step for a decoder width.
+
+    The rates are the published fine-tuning rates by size (Hugging Face audio course and event notes: 3.75e-5 tiny to
+    4.4e-6 large for full fine-tuning), three times as high because only the decoder moves and replay holds it; `nano`,
+    two hundred times smaller than `small`, needs and bears more.
+    """
+
+    learning_rate: float
+    batch_clips: int
+
+
+SIZES = (  # d_model up to -> defaults
+    (256, SizeDefaults(learning_rate=4e-4, batch_clips=32)),  # nano
+    (384, SizeDefaults(learning_rate=1e-4, batch_clips=32)),  # tiny
+    (512, SizeDefaults(learning_rate=7e-5, batch_clips=32)),  # base
+    (768, SizeDefaults(learning_rate=4e-5, batch_clips=32)),  # small
+    (1024, SizeDefaults(learning_rate=2e-5, batch_clips=32)),  # medium
+    (1280, SizeDefaults(learning_rate=1.5e-5, batch_clips=32)),  # large, turbo
+)
+
+
+def size_defaults(d_model: int) -> SizeDefaults:
+    """The defaults of the smallest size that is at least as wide."""
+    return next((defaults for width, defaults in SIZES if d_model <= width), SIZES[-1][1])
+
+
+def trainable(
+    names: list[str], strategy: str, *, decoder_layers: int, encoder_layers: int, upper_layers: int = 2,
+    thaw_encoder_layers: int = 0, epoch: int = 0, epochs: int = 1,
+) -> list[str]:  # fmt: skip
+    """The parameters that train.
+
+    Args:
+        names: all parameter names of a `WhisperForConditionalGeneration`.
+        strategy: see DESIGN; `lora` trains adapters that `peft` adds, so none of these.
+        decoder_layers, encoder_layers: the model's own.
+        upper_layers: how many top decoder layers `upper` trains.
+        thaw_encoder_layers: how many top encoder layers `progressive` may reach after the decoder.
+        epoch, epochs: `progressive` thaws one more share of the layers, from the top, each epoch.
+
+    Raises:
+        InputError: an unknown strategy.
+    """
+    if strategy in ("prompt", "lora"):
+        return []
+    if strategy == "head":
+        return [n for n in names if n == TOKENS or n.startswith(FINAL_NORM)]
+    if strategy == "decoder":
+        return [n for n in names if n.startswith("model.decoder.")]
+    if strategy in ("full", "scratch"):
+        return [n for n in names if n != CONSTANT]
+    if strategy == "upper":
+        first = max(0, decoder_layers - upper_layers)
+        return [n for n in names if n.startswith(FINAL_NORM) or _layer(n, "decoder") >= first]
+    if strategy == "progressive":
+        stack = [("decoder", i) for i in reversed(range(decoder_layers))]
+        stack += [("encoder", i) for i in reversed(range(max(0, encoder_layers - thaw_encoder_layers), encoder_layers))]
+        count = max(1, -(-len(stack) * (epoch + 1) // max(1, epochs)))
+        thawed = set(stack[:count])
+        everything = count >= decoder_layers
+        return [
+            n
+            for n in names
+            if n.startswith(FINAL_NORM)
+            or ("decoder", _layer(n, "decoder")) in thawed
+            or ("encoder", _layer(n, "encoder")) in thawed
+            or (everything and n.startswith("model.decoder.") and _layer(n, "decoder") < 0)
+        ]
+    raise InputError(f"finetune.strategy = {strategy!r} is unknown")
+
+
+def _layer(name: str, stack: str) -> int:
+    found = re.match(rf"model\.{stack}\.layers\.(\d+)\.", name)
+    return int(found.group(1)) if found else -1
+
+
+def freeze(model: Any, strategy: str, **options: Any) -> tuple[int, int]:
+    """Set `requires_grad` for a strategy.
+
+    Returns:
+        numbers of trainable and of frozen values.
+    """
+    chosen = set(
+        trainable(
+            [name for name, _ in model.named_parameters()],
+            strategy,
+            decoder_layers=model.config.decoder_layers,
+            encoder_layers=model.config.encoder_layers,
+            **options,
+        )
+    )
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in chosen)
+    count = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    return count, sum(p.numel() for p in model.parameters()) - count

@@ -1,0 +1,257 @@
+"""Adapting and transcribing within a run: training, the choice of blend, and hypotheses before and after."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from speechft import audio, files, manifest, stages, text
+from speechft.adapt import retain, strategies
+from speechft.adapt.train import Item, Recipe, train
+from speechft.errors import InputError
+from speechft.manifest import Utterance
+from speechft.score import terms as term_lists
+from speechft.score import wer
+from speechft.whisper import decode, load, states, tokens, windows
+
+if TYPE_CHECKING:
+    from speechft.stages import Run
+    from speechft.whisper.load import Device, Whisper
+
+log = logging.getLogger(__name__)
+
+SMALLEST_BUDGET = 0.005  # absolute word error rate
+BUDGET_SHARE = 0.1  # of the base's general word error rate
+
+
+def adapt(run: Run, out: Path) -> dict[str, Any]:
+    """Train by the pipeline's recipe, choose a blend, save the model, reload it and decode one row.
+
+    Returns:
+        facts for the stage record: counts, trainable and frozen values, the choice, the device.
+    """
+    whisper, device = stages._load_base(run), stages._device()
+    base = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
+    whisper.trained = True
+    recipe = recipe_of(run, whisper)
+    rows = files.read_jsonl(run.dir / "encode" / "windows.jsonl")
+    items = [_item(number, row, whisper) for number, row in enumerate(rows)]
+    released = load.release_tokens(whisper, [clip["text"] for row in rows for clip in row["clips"]] + _term_texts(run))
+    chooser = Chooser(run, whisper, device)
+    counted = dict(zip(("trainable", "frozen"), _count(whisper, recipe), strict=True))
+    log.info(
+        "finetune: %s, %s values train and %s are frozen, learning rate %.2e, %d clips a step",
+        recipe.strategy, f"{counted['trainable']:,}", f"{counted['frozen']:,}", recipe.learning_rate, recipe.batch_clips,
+    )  # fmt: skip
+    from_states = stages._from_states(run)
+    with stages.progress("finetune") as tell:
+        state = train(
+            whisper,
+            items,
+            recipe,
+            device=device,
+            inputs=_store(run, "train").read if from_states else _features(rows, whisper),
+            from_states=from_states,
+            evaluate=chooser.measure,
+            out=out,
+            say=log.info,
+            progress=lambda step, total, loss: tell(step, total, f"loss {loss:.2f}"),
+        )
+    point, points, inside, budget = _choose_blend(run, whisper, base, chooser, state.curve[0])
+    whisper.model.load_state_dict(retain.blend(base, whisper.model.state_dict(), point.alpha))
+    load.save(whisper, out / "model")
+    prove_saved(out / "model", run, whisper, device)
+    choice = {
+        "alpha": point.alpha, "inside_budget": inside, "budget": budget, "best_epoch": state.best_epoch,
+        "dev_wer_before": state.curve[0]["dev_wer"], "dev_wer": point.dev_wer,
+        "general_dev_wer_before": state.curve[0].get("general_wer"), "general_dev_wer": point.general_wer,
+        "points": [dataclasses.asdict(p) for p in points],
+    }  # fmt: skip
+    files.write_json(out / "choice.json", choice)
+    for name in ("checkpoint.pt", "best.pt"):
+        (out / name).unlink(missing_ok=True)
+    counts = {"in": sum(len(row["clips"]) for row in rows), "out": state.step, "rejected": {}}
+    return {
+        "counts": counts, "choice": choice, "suppressed_released": released, "device": device.label, "epochs_run": state.epoch,
+        "steps": state.step, "recipe": dataclasses.asdict(recipe), **counted,
+    }  # fmt: skip
+
+
+def recipe_of(run: Run, whisper: Whisper) -> Recipe:
+    """The pipeline's settings, the size's defaults where it leaves them out."""
+    settings = run.pipeline.finetune.model_dump(exclude={"alphas", "forgetting_budget"})
+    defaults = strategies.size_defaults(whisper.model.config.d_model)
+    settings["learning_rate"] = settings["learning_rate"] or defaults.learning_rate
+    settings["batch_clips"] = settings["batch_clips"] or defaults.batch_clips
+    return Recipe(**settings)
+
+
+def _count(whisper: Whisper, recipe: Recipe) -> tuple[int, int]:
+    counted = strategies.freeze(
+        whisper.model, recipe.strategy, upper_layers=recipe.upper_layers,
+        thaw_encoder_layers=recipe.encoder_layers, epoch=recipe.epochs, epochs=recipe.epochs,
+    )  # fmt: skip
+    return counted
+
+
+def _item(number: int, row: dict[str, Any], whisper: Whisper) -> Item:
+    segments = tuple(
+        tokens.Segment(tokens=tokens.encode_text(whisper.tokenizer, clip["text"]), start_s=clip["start_s"], end_s=clip["end_s"])
+        for clip in row["clips"]
+    )
+    return Item(number=number, segments=segments, view=row["view"], replay=row["replay"])
+
+
+def _term_texts(run: Run) -> list[str]:
+    path = run.pipeline.data.terms
+    return [term.term for term in term_lists.read_terms(path)] if path else []
+
+
+def _store(run: Run, name: str) -> states.Store:
+    plan = files.read_json(run.dir / "encode" / "stores.json")[name]
+    return states.Store(path=run.states / plan["key"], count=plan["count"], dtype=run.pipeline.encode.dtype)
+
+
+def _features(rows: Sequence[dict[str, Any]], whisper: Whisper) -> Any:
+    """Log-mels of training windows from audio, for strategies that change the encoder."""
+
+    def read(numbers: Sequence[int]) -> torch.Tensor:
+        made = []
+        for number in numbers:
+            clips = rows[number]["clips"]
+            samples = [audio.read(c["audio_filepath"], offset_s=c["offset"], duration_s=c["duration"]) for c in clips]
+            window = windows.assemble(samples, [c["start_s"] for c in clips])
+            made.append(windows.log_mel(window, n_mels=whisper.n_mels))
+        return torch.stack(made)
+
+    return read
+
+
+class Chooser:
+    """Scores the model as it stands on the rows that may choose, by generating."""
+
+    def __init__(self, run: Run, whisper: Whisper, device: Device) -> None:
+        self.run, self.whisper, self.device = run, whisper, device
+        terms = run.pipeline.data.terms
+        self.normalise = text.get(run.pipeline.score.normaliser, term_lists.read_terms(terms) if terms else None)
+        self.rows = {role: run.rows(role) for role in stages.CHOOSING}
+        if not self.rows["dev"]:
+            raise InputError("finetune: there is no dev speech to choose with; name data.dev, or give more training rows")
+
+    def measure(self) -> dict[str, float]:
+        """Word error rates of the current weights: dev_wer, and general_wer where there is general speech."""
+        rates = {"dev_wer": self._rate("dev")}
+        if self.rows["general_dev"]:
+            rates["general_wer"] = self._rate("general_dev")
+        return rates
+
+    def _rate(self, role: str) -> float:
+        rows = self.rows[role]
+        texts = hypotheses(self.run, self.whisper, rows, self.device)
+        references = {row.id: row.text or "" for row in rows}
+        found = {row.id: hypothesis for row, hypothesis in zip(rows, texts, strict=True)}
+        rate = wer.total(row.errors for row in wer.align(references, found, self.normalise.words)).rate
+        if rate is None:
+            raise InputError(f"finetune: the {role} rows hold no words to choose by; give transcripts")
+        return rate
+
+
+def hypotheses(run: Run, whisper: Whisper, rows: Sequence[Utterance], device: Device, *, tell: Any = None) -> list[str]:
+    """Transcribe rows: from kept states while the encoder is the base's, else from audio. The decode path is one."""
+    settings = run.pipeline.decode
+    plan = files.read_json(run.dir / "encode" / "stores.json")["evaluated"]
+    notify = (lambda done: tell(done, len(rows))) if tell else (lambda done: None)
+    if encoder_is_base(run, whisper):
+        number = {identity: index for index, identity in enumerate(plan["ids"])}
+        order = sorted(rows, key=lambda row: row.duration or 0.0)  # like lengths end together
+        found = decode.from_store(
+            whisper, _store(run, "evaluated"), [number[row.id] for row in order], device=device, batch=settings.batch,
+            beam=settings.beam, progress=notify,
+        )  # fmt: skip
+    else:
+        order = sorted(rows, key=lambda row: row.duration or 0.0)
+        found = []
+        for start in range(0, len(order), settings.batch):
+            clips: list[np.ndarray] = [
+                audio.read(row.audio_filepath, offset_s=row.offset, duration_s=row.duration)
+                for row in order[start : start + settings.batch]
+                if row.audio_filepath is not None
+            ]
+            found += decode.from_audio(whisper, clips, device=device, beam=settings.beam)
+            notify(len(found))
+    by_id = {row.id: hypothesis for row, hypothesis in zip(order, found, strict=True)}
+    return [by_id[row.id] for row in rows]
+
+
+def encoder_is_base(run: Run, whisper: Whisper) -> bool:
+    """Whether kept states fit: under strategies that leave the encoder alone, and always for the untouched base."""
+    return stages._from_states(run) or not whisper.trained
+
+
+def _choose_blend(
+    run: Run, whisper: Whisper, base: dict[str, torch.Tensor], chooser: Chooser, before: dict[str, Any]
+) -> tuple[retain.Point, list[retain.Point], bool, float | None]:
+    """Sweep alpha between base and tuned weights on dev and general_dev (WiSE-FT)."""
+    tuned = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
+    general_before = before.get("general_wer")
+    budget = run.pipeline.finetune.forgetting_budget
+    if budget is None and general_before is not None:
+        budget = max(SMALLEST_BUDGET, BUDGET_SHARE * general_before)
+
+    def evaluate(alpha: float) -> tuple[float, float | None]:
+        whisper.model.load_state_dict(retain.blend(base, tuned, alpha))
+        rates = chooser.measure()
+        log.info("blend %.3f: dev WER %.3f, general WER %s", alpha, rates["dev_wer"], rates.get("general_wer"))
+        return rates["dev_wer"], rates.get("general_wer")
+
+    points = retain.sweep(run.pipeline.finetune.alphas or (1.0,), evaluate)
+    point, inside = retain.choose(points, base_general_wer=general_before, budget=budget)
+    whisper.model.load_state_dict(tuned)
+    return point, points, inside, budget
+
+
+def prove_saved(folder: Path, run: Run, whisper: Whisper, device: Device) -> None:
+    """Saved means: reloaded, and one row decoded to the same words.
+
+    Raises:
+        InputError: the saved model answers differently.
+    """
+    again = load.load(str(folder), language=whisper.language, task=whisper.task)
+    again.trained = True
+    row = run.rows("dev")[:1]
+    first, second = (hypotheses(run, w, row, device)[0] for w in (whisper, again))
+    if first != second:
+        raise InputError(f"{folder}: the saved model answers {second!r} where the trained one says {first!r}; check the disk")
+
+
+def transcribe_reported(run: Run, out: Path) -> dict[str, Any]:
+    """Write before, after, general_before and general_after .jsonl: the reported rows with `hypothesis`."""
+    device = stages._device()
+    base = stages._load_base(run)
+    adapted = load.load(str(run.dir / "finetune" / "model"), language=base.language, task=base.task)
+    adapted.trained = True
+    evaluated = stages._evaluated(run)
+    total, done = 0, 0
+    released = load.release_tokens(base, [r.text or "" for r in evaluated["test"]] + _term_texts(run))
+    if released:
+        base = stages._load_base(run)
+    with stages.progress("transcribe") as tell:
+        for model, suffix in ((base, "before"), (adapted, "after")):
+            for role, prefix in (("test", ""), ("general_test", "general_")):
+                rows = evaluated.get(role, [])
+                if not rows:
+                    continue
+                total = 2 * sum(len(evaluated.get(r, [])) for r in stages.REPORTED)
+                path = out / f"{prefix}{suffix}.jsonl"
+                if not path.exists():  # each file is whole once it is there: a resumed run keeps it
+                    found = hypotheses(run, model, rows, device, tell=lambda n, _, done=done: tell(done + n, total))
+                    manifest.write(path, (dataclasses.replace(r, hypothesis=h) for r, h in zip(rows, found, strict=True)))
+                done += len(rows)
+    return {"counts": {"in": done, "out": done, "rejected": {}}, "device": device.label, "base_suppresses": released}
+

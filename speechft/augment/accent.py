@@ -1,0 +1,214 @@
+"""Warps of a recorded voice: speed, tempo, pitch, formants, pitch contour and rhythm.
+
+These only approximate accents. They move a voice's rate, melody and vocal-tract length, in which accents and
+speakers differ, but no vowel becomes another vowel and no sound is replaced: for that, a text has to be said
+again.
+"""
+
+import math
+
+import numpy as np
+import scipy.fft
+
+from speechft.audio import SAMPLE_RATE
+
+FRAME_S = 0.025  # of WSOLA
+HOP_S = 0.0125
+SEARCH_S = 0.008  # each way: one period of a 62 Hz voice
+PERIOD_MS = 5.0  # WORLD's frame period
+F0_DECIMATION = 4  # of WORLD's pitch search: 4 kHz is enough for pitch below 800 Hz and four times as fast
+SHORTEST_S = 0.05  # WORLD needs a few pitch periods; shorter clips are returned as they are
+SYLLABLES_A_SECOND = 4.0  # how fast local tempo swings, about once every two syllables
+RESAMPLE_TAIL = SAMPLE_RATE // 20  # silence that keeps the end from wrapping around to the start
+PEAK_LIMIT = 0.99
+
+
+def shift_speed(samples: np.ndarray, *, speed: float) -> np.ndarray:
+    """Play faster (above 1) or slower: tempo, pitch and formants move together. Band-limited, by FFT.
+
+    Args:
+        samples: float32, shape (samples,).
+        speed: ratio, 1.1 is a tenth faster.
+
+    Returns:
+        float32, shape (round(samples / speed),).
+    """
+    if speed == 1.0 or len(samples) < 2:
+        return samples
+    size = scipy.fft.next_fast_len(len(samples) + RESAMPLE_TAIL, real=True)
+    new_size = round(size / speed)
+    spectrum = scipy.fft.rfft(samples, size)
+    kept = np.zeros(new_size // 2 + 1, spectrum.dtype)
+    shared = (
+        min(len(spectrum), len(kept)) - 1
+    )  # without the highest bin, which may be a Nyquist bin in one only
+    kept[:shared] = spectrum[:shared]
+    played = scipy.fft.irfft(kept, new_size) * np.float32(new_size / size)
+    return _limited(_fit(played, round(len(samples) / speed)))
+
+
+def shift_tempo(samples: np.ndarray, *, tempo: float) -> np.ndarray:
+    """Speak faster (above 1) or slower, pitch and formants kept, by WSOLA (Verhelst and Roelands 1993).
+
+    Args:
+        samples: float32, shape (samples,).
+        tempo: ratio, 1.1 is a tenth faster.
+
+    Returns:
+        float32, shape (round(samples / tempo),).
+    """
+    count = round(len(samples) / tempo)
+    if tempo == 1.0 or len(samples) < round(SHORTEST_S * SAMPLE_RATE):
+        return _fit(samples, count)
+    frame, hop, search = (round(seconds * SAMPLE_RATE) for seconds in (FRAME_S, HOP_S, SEARCH_S))
+    window = np.hanning(frame + 1)[:frame].astype(np.float32)  # its halves, one hop apart, add up to 1
+    frames = math.ceil(count / hop) + 1
+    padded = np.zeros(len(samples) + 2 * (frame + search) + hop + round(hop * tempo), np.float32)
+    lead = hop + search
+    padded[lead : lead + len(samples)] = samples
+    spoken = np.zeros((frames + 1) * hop, np.float32)
+    energy = np.concatenate([[0.0], np.cumsum(np.square(padded, dtype=np.float64))])
+    place = search
+    for index in range(frames):
+        if index:
+            nominal = min(search + round(index * hop * tempo), len(padded) - frame - search)
+            # What followed the last frame in the recording is what should follow it here.
+            wanted = padded[place + hop : place + hop + frame]
+            if len(wanted) == frame and wanted.any():
+                place = (
+                    nominal - search + _best_match(padded, wanted, energy, nominal - search, 2 * search + 1)
+                )
+            else:
+                place = nominal
+        spoken[index * hop : index * hop + frame] += padded[place : place + frame] * window
+    return _limited(_fit(spoken[hop:], count))
+
+
+def _best_match(padded: np.ndarray, wanted: np.ndarray, energy: np.ndarray, start: int, count: int) -> int:
+    """Offset from `start` at which `padded` looks most like `wanted` (normalised cross-correlation)."""
+    length = len(wanted)
+    correlation = np.correlate(padded[start : start + count - 1 + length], wanted, mode="valid")
+    energies = energy[start + length : start + length + count] - energy[start : start + count]
+    return int(np.argmax(correlation / np.sqrt(energies + 1e-9)))
+
+
+def warp(
+    samples: np.ndarray,
+    *,
+    tempo: float = 1.0,
+    pitch_semitones: float = 0.0,
+    formants: float = 1.0,
+    contour: float = 1.0,
+    rhythm_depth: float = 0.0,
+    rng: np.random.Generator | None = None,
+) -> np.ndarray:
+    """Take a voice apart with WORLD (Morise et al. 2016) and say the same with other parameters.
+
+    One analysis serves all changes. Clips under 0.05 s are only brought to length.
+
+    Args:
+        samples: float32, shape (samples,).
+        tempo: ratio, above 1 faster; pitch kept.
+        pitch_semitones: added to the pitch.
+        formants: factor on the formant frequencies, above 1 for a shorter vocal tract.
+        contour: factor on pitch movements around the clip's mean pitch in semitones: 0 is monotone.
+        rhythm_depth: how far, as a share, local tempo swings; the clip's length is kept.
+        rng: where the swings come from; needed when `rhythm_depth` is not 0.
+
+    Returns:
+        float32, shape (round(samples / tempo),), with the RMS of the input, lower only where the peak would
+        pass 0.99.
+    """
+    count = round(len(samples) / tempo)
+    if len(samples) < round(SHORTEST_S * SAMPLE_RATE) or not samples.any():
+        return _fit(samples, count)
+    import pyworld
+
+    signal = samples.astype(np.float64)
+    rough, times = pyworld.dio(signal, SAMPLE_RATE, frame_period=PERIOD_MS, speed=F0_DECIMATION)
+    f0 = pyworld.stonemask(signal, rough, times, SAMPLE_RATE)
+    envelope = pyworld.cheaptrick(signal, f0, times, SAMPLE_RATE)
+    # Breathiness changes slowly and its analysis is the slowest: every other frame serves two.
+    sparse = pyworld.d4c(signal, np.ascontiguousarray(f0[::2]), np.ascontiguousarray(times[::2]), SAMPLE_RATE)
+    aperiodicity = np.repeat(sparse, 2, axis=0)[: len(f0)]
+    if formants != 1.0:
+        envelope, aperiodicity = _stretch_bins(envelope, formants), _stretch_bins(aperiodicity, formants)
+    if contour != 1.0:
+        f0 = _scale_contour(f0, contour)
+    f0 = f0 * 2.0 ** (pitch_semitones / 12.0)
+    if rhythm_depth:
+        if rng is None:
+            raise ValueError("rhythm_depth needs rng, from which its swings are drawn")
+        order = _swing(len(f0), rhythm_depth, rng)
+        f0, envelope, aperiodicity = f0[order], envelope[order], aperiodicity[order]
+    spoken = pyworld.synthesize(
+        f0, np.ascontiguousarray(envelope), np.ascontiguousarray(aperiodicity), SAMPLE_RATE, PERIOD_MS / tempo
+    )
+    spoken = _fit(spoken.astype(np.float32), count)
+    level, spoken_level = (float(np.sqrt(np.mean(np.square(s, dtype=np.float64)))) for s in (samples, spoken))
+    return _limited(spoken * np.float32(level / spoken_level)) if spoken_level > 0 else spoken
+
+
+def shift_pitch(samples: np.ndarray, *, semitones: float) -> np.ndarray:
+    """A higher or lower voice, formants and tempo kept, shape (samples,); see `warp`."""
+    return warp(samples, pitch_semitones=semitones)
+
+
+def warp_formants(samples: np.ndarray, *, factor: float) -> np.ndarray:
+    """A shorter (above 1) or longer vocal tract, pitch and tempo kept, shape (samples,); see `warp`."""
+    return warp(samples, formants=factor)
+
+
+def scale_contour(samples: np.ndarray, *, factor: float) -> np.ndarray:
+    """A livelier (above 1) or flatter melody around the same mean pitch, shape (samples,); see `warp`."""
+    return warp(samples, contour=factor)
+
+
+def swing_rhythm(samples: np.ndarray, *, depth: float, rng: np.random.Generator) -> np.ndarray:
+    """Some syllables longer, others shorter, the whole as long as before, shape (samples,); see `warp`."""
+    return warp(samples, rhythm_depth=depth, rng=rng)
+
+
+def _stretch_bins(spectra: np.ndarray, factor: float) -> np.ndarray:
+    """Move what stood at frequency f to f x factor; the top is held where the recording has nothing."""
+    bins = spectra.shape[1]
+    source = np.minimum(np.arange(bins) / factor, bins - 1)
+    below = np.minimum(source.astype(int), bins - 2)
+    share = source - below
+    return spectra[:, below] * (1 - share) + spectra[:, below + 1] * share
+
+
+def _scale_contour(f0: np.ndarray, factor: float) -> np.ndarray:
+    voiced = f0 > 0
+    if not voiced.any():
+        return f0
+    scaled = f0.copy()
+    log_f0 = np.log(f0[voiced])
+    scaled[voiced] = np.exp(log_f0.mean() + (log_f0 - log_f0.mean()) * factor)
+    return scaled
+
+
+def _swing(frames: int, depth: float, rng: np.random.Generator) -> np.ndarray:
+    """Which frame to speak at each time: a smooth walk from first to last whose pace varies by `depth`."""
+    duration_s = frames * PERIOD_MS / 1000
+    knots = max(2, math.ceil(duration_s * SYLLABLES_A_SECOND / 2) + 1)
+    pace = np.interp(
+        np.linspace(0, knots - 1, frames), np.arange(knots), 1 + depth * rng.uniform(-1, 1, knots)
+    )
+    place = np.concatenate([[0.0], np.cumsum(pace[1:])])
+    if place[-1] > 0:
+        place *= (frames - 1) / place[-1]
+    return np.round(place).astype(int)
+
+
+def _fit(samples: np.ndarray, count: int) -> np.ndarray:
+    if len(samples) >= count:
+        return samples[:count]
+    fitted = np.zeros(count, np.float32)
+    fitted[: len(samples)] = samples
+    return fitted
+
+
+def _limited(samples: np.ndarray) -> np.ndarray:
+    peak = float(np.abs(samples).max()) if len(samples) else 0.0
+    return samples if peak <= PEAK_LIMIT else samples * np.float32(PEAK_LIMIT / peak)

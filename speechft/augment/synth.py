@@ -1,0 +1,205 @@
+"""Text to speech: eSpeak NG (in process), flite or any command that writes a WAV, as 16 kHz mono float32.
+
+Synthetic speech is not human speech. Rows made with it carry `synthetic: true`, and every report says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import io
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from speechft.audio import SAMPLE_RATE
+from speechft.errors import InputError
+
+ESPEAK_SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS of speak_lib.h: synthesis runs in the calling thread
+ESPEAK_UTF8 = 1  # espeakCHARS_UTF8
+ESPEAK_RATE, ESPEAK_PITCH, ESPEAK_RANGE, ESPEAK_WORDGAP = 1, 3, 4, 7  # espeak_PARAMETER
+COMMAND_TIMEOUT_S = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Voice:
+    """One speaker: an engine's voice and how it is held.
+
+    Attributes:
+        engine: "espeak", "flite" or "command".
+        name: eSpeak voice or language (`en-us`), flite voice (`slt`), or a command line holding `{text}` and
+            `{wav}` (or reading the text on its standard input).
+        variant: eSpeak variant (`f3`, `klatt2`), else empty.
+        rate: speaking rate, 1.0 = the engine's own (eSpeak: 175 words a minute).
+        pitch: eSpeak 0-99 (50 is the voice's own).
+        pitch_range: eSpeak 0-99 (50 is the voice's own).
+        word_gap: eSpeak pause between words, in units of 10 ms.
+    """
+
+    engine: str = "espeak"
+    name: str = "en-us"
+    variant: str = ""
+    rate: float = 1.0
+    pitch: int = 50
+    pitch_range: int = 50
+    word_gap: int = 0
+
+    @property
+    def speaker(self) -> str:
+        """The speaker label of rows spoken by this voice: the timbre, whatever the rate and pitch."""
+        return "-".join(part for part in (self.engine, self.name, self.variant) if part)
+
+
+class _Espeak:
+    """The eSpeak NG library. It keeps global state, so one instance serves a process (see `_espeak`)."""
+
+    def __init__(self) -> None:
+        try:
+            import espeakng_loader
+        except ImportError as error:
+            raise InputError(
+                "speaking text needs eSpeak NG, which is not installed: pip install 'speechft[voices]'"
+            ) from error
+        self._library = ctypes.CDLL(espeakng_loader.get_library_path())
+        data = str(Path(espeakng_loader.get_data_path()).parent).encode()
+        rate = self._library.espeak_Initialize(ESPEAK_SYNCHRONOUS, 0, data, 0)
+        if rate <= 0:  # some builds want the data folder itself
+            rate = self._library.espeak_Initialize(
+                ESPEAK_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0
+            )
+        if rate <= 0:
+            raise InputError("eSpeak NG could not be started: reinstall the package espeakng-loader")
+        self.sample_rate: int = rate
+        self._chunks: list[bytes] = []
+        callback_type = ctypes.CFUNCTYPE(
+            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
+        )
+
+        def keep(samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int) -> int:
+            if samples and count > 0:
+                self._chunks.append(ctypes.string_at(samples, count * 2))
+            return 0
+
+        self._callback = callback_type(keep)  # a reference: ctypes would let it be collected
+        self._library.espeak_SetSynthCallback(self._callback)
+        self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        self._voice = ""
+
+    def set_voice(self, name: str) -> None:
+        if name != self._voice:
+            if self._library.espeak_SetVoiceByName(name.encode()) != 0:
+                raise InputError(f"eSpeak NG has no voice {name!r}: `espeak-ng --voices` lists them")
+            self._voice = name
+
+    def speak(self, text: str, voice: Voice) -> np.ndarray:
+        self.set_voice(f"{voice.name}+{voice.variant}" if voice.variant else voice.name)
+        set_parameter = self._library.espeak_SetParameter
+        set_parameter(ESPEAK_RATE, round(175 * voice.rate), 0)
+        set_parameter(ESPEAK_PITCH, voice.pitch, 0)
+        set_parameter(ESPEAK_RANGE, voice.pitch_range, 0)
+        set_parameter(ESPEAK_WORDGAP, voice.word_gap, 0)
+        self._chunks.clear()
+        data = text.encode()
+        self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, ESPEAK_UTF8, None, None)
+        self._library.espeak_Synchronize()
+        return np.frombuffer(b"".join(self._chunks), dtype=np.int16).astype(np.float32) / 32768.0
+
+    def phonemes(self, text: str, language: str) -> str:
+        self.set_voice(language)
+        pointer = ctypes.c_char_p(text.encode())
+        parts = []
+        while pointer.value:
+            # mode 0: eSpeak's ASCII names, separated by "_" (bits 8-23 hold the separator)
+            parts.append(
+                self._library.espeak_TextToPhonemes(ctypes.byref(pointer), ESPEAK_UTF8, ord("_") << 8)
+            )
+        return " ".join(part.decode() for part in parts if part)
+
+
+@functools.cache
+def _espeak() -> _Espeak:
+    return _Espeak()
+
+
+def speak(text: str, voice: Voice) -> np.ndarray:
+    """Speak a text.
+
+    Returns:
+        float32 samples at 16 kHz, shape (samples,).
+
+    Raises:
+        InputError: the engine is missing, failed, timed out, or made no sound.
+    """
+    if voice.engine == "espeak":
+        samples, sample_rate = _espeak().speak(text, voice), _espeak().sample_rate
+    elif voice.engine == "flite":
+        samples, sample_rate = _flite(text, voice)
+    elif voice.engine == "command":
+        samples, sample_rate = _command(text, voice)
+    else:
+        raise InputError(f"unknown speech engine {voice.engine!r}: use espeak, flite or command")
+    if samples.size == 0:
+        raise InputError(f"{voice.speaker} made no sound for {text!r}: check the text and the voice")
+    return _at_16_khz(samples, sample_rate)
+
+
+def phonemes(text: str, *, language: str = "en-us") -> list[list[str]]:
+    """eSpeak's phoneme names for each word of a text, stress marks removed: [["h", "@", "l", "oU"], ...]."""
+    words = []
+    for word in _espeak().phonemes(text, language).split():
+        names = [name.strip("',%=|:;-!") or name for name in word.split("_")]
+        words.append([name for name in names if name.strip("',%=|:;-!")])
+    return [word for word in words if word]
+
+
+def _at_16_khz(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+    if sample_rate == SAMPLE_RATE:
+        return samples.astype(np.float32)
+    import torch
+    import torchaudio
+
+    return torchaudio.functional.resample(torch.from_numpy(samples.copy()), sample_rate, SAMPLE_RATE).numpy()
+
+
+def _flite(text: str, voice: Voice) -> tuple[np.ndarray, int]:
+    if shutil.which("flite") is None:
+        raise InputError("the voice needs flite, which is not installed: use an eSpeak NG voice, or install flite")
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "speech.wav"
+        stretch = f"duration_stretch={1.0 / voice.rate:.3f}"
+        _run(["flite", "-voice", voice.name, "--setf", stretch, "-t", text, "-o", str(wav)], text=None)
+        return _read_wav(wav)
+
+
+def _command(text: str, voice: Voice) -> tuple[np.ndarray, int]:
+    with tempfile.TemporaryDirectory() as folder:
+        wav = Path(folder) / "speech.wav"
+        words = [word.replace("{text}", text).replace("{wav}", str(wav)) for word in voice.name.split()]
+        _run(words, text=None if "{text}" in voice.name else text)
+        return _read_wav(wav)
+
+
+def _run(command: list[str], *, text: str | None) -> None:
+    try:
+        done = subprocess.run(
+            command, input=text, text=True, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
+        )
+    except FileNotFoundError as error:
+        raise InputError(f"the speech command {command[0]!r} was not found: check its name and PATH") from error
+    except subprocess.TimeoutExpired as error:
+        raise InputError(f"the speech command {command[0]!r} took over {COMMAND_TIMEOUT_S:.0f} s") from error
+    if done.returncode != 0:
+        reason = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
+        raise InputError(f"the speech command {command[0]!r} failed with status {done.returncode}: {reason[0]}")
+
+
+def _read_wav(path: Path) -> tuple[np.ndarray, int]:
+    if not path.is_file():
+        raise InputError(f"the speech command wrote no file {path.name}: it must write a WAV to {{wav}}")
+    samples, sample_rate = soundfile.read(io.BytesIO(path.read_bytes()), dtype="float32")
+    return (samples.mean(axis=1) if samples.ndim > 1 else samples), sample_rate

@@ -1,0 +1,179 @@
+"""The `speechft` command: stages of a pipeline, transcription of somebody's own audio, scoring, and the plan.
+
+    speechft run --pipeline pipelines/demo.toml
+    speechft run --pipeline pipelines/an4.toml --set finetune.strategy=full --run an4-full
+    speechft finetune --pipeline pipelines/demo.toml
+    speechft transcribe call.wav --model runs/demo/finetune/model
+    speechft score --reference test.jsonl --hypothesis before.jsonl after.jsonl --terms terms.jsonl --out scored
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from speechft import __version__, config, stages
+from speechft.errors import InputError
+
+NORMALISERS = ("raw", "whisper-english", "whisper-basic", "jargon-safe", "letters")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 is success, 2 the user's input, 130 an interruption."""
+    options = build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("httpx", "transformers", "datasets", "matplotlib", "fontTools", "numba"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        result: int = options.act(options)
+        return result
+    except InputError as error:
+        print(f"speechft: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("speechft: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="speechft",
+        description="Adapt Whisper to your speech, and prove on held-out audio what changed.",
+        epilog=__doc__.split("\n", 2)[2] if __doc__ else None,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"speechft {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    run = _pipeline_command(commands, "run", "all stages of a pipeline, in order", run_all)
+    run.add_argument("--plan", action="store_true", help="print steps, time, disk and memory; start nothing")
+    for name in stages.ORDER:
+        if name not in ("transcribe", "score"):  # these two also take the user's own files
+            _pipeline_command(commands, name, (stages.STAGES[name].__doc__ or "").splitlines()[0], run_stage)
+    _transcribe_command(commands)
+    _score_command(commands)
+    return parser
+
+
+def _pipeline_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument("--pipeline", type=Path, required=required, help="a file of pipelines/")
+    parser.add_argument("--run", help="name of the run; by default the pipeline file's")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs (default: runs)")
+    parser.add_argument("--set", action="append", default=[], metavar="a.b=c", help="override a setting; repeatable")
+
+
+def _pipeline_command(commands: Any, name: str, text: str, act: Any) -> argparse.ArgumentParser:
+    example = f"example: speechft {name} --pipeline pipelines/demo.toml --set finetune.epochs=3"
+    parser: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text, epilog=example)
+    _pipeline_options(parser, required=True)
+    parser.set_defaults(act=act)
+    return parser
+
+
+def _transcribe_command(commands: Any) -> None:
+    text = "hypotheses of a run's reported rows, or of your own audio files"
+    parser = commands.add_parser(
+        "transcribe", help=text, description=text,
+        epilog="examples: speechft transcribe a.wav b.flac --model runs/demo/finetune/model; "
+        "speechft transcribe --pipeline pipelines/demo.toml",
+    )  # fmt: skip
+    parser.add_argument("audio", nargs="*", type=Path, help="audio files of any length")
+    parser.add_argument("--model", default="nano", help="model directory, hub id or nano (default)")
+    parser.add_argument("--language", help="for multilingual models; default en")
+    _pipeline_options(parser, required=False)
+    parser.set_defaults(act=transcribe)
+
+
+def _score_command(commands: Any) -> None:
+    text = "score a run, or anybody's hypotheses (JSON Lines, CSV or trn)"
+    parser = commands.add_parser(
+        "score", help=text, description=text,
+        epilog="example: speechft score --reference test.jsonl --hypothesis before.jsonl after.jsonl --out scored",
+    )  # fmt: skip
+    parser.add_argument("--reference", type=Path, help="rows with id and text")
+    parser.add_argument("--hypothesis", type=Path, nargs="+", help="one file, or two: before and after")
+    parser.add_argument("--normaliser", choices=NORMALISERS, default="jargon-safe")
+    parser.add_argument("--terms", type=Path, help="term list")
+    parser.add_argument("--out", type=Path, help="folder for score.json, table.md and .trn files")
+    parser.add_argument("--fail-if-worse", action="store_true", help="exit status 1 when the verdict is worse")
+    _pipeline_options(parser, required=False)
+    parser.set_defaults(act=score)
+
+
+def _run(options: argparse.Namespace) -> stages.Run:
+    pipeline = config.load(options.pipeline, options.set)
+    return stages.Run(pipeline, options.runs / (options.run or options.pipeline.stem))
+
+
+def run_all(options: argparse.Namespace) -> int:
+    """Every stage; the table and the verdict at the end."""
+    run = _run(options)
+    if options.plan:
+        from speechft import planning
+
+        print(planning.describe(run))
+        return 0
+    did = stages.run_stages(run)
+    if not any(did.values()):
+        print(f"nothing to do: {run.dir} is up to date")
+    _print_result(run)
+    return 0
+
+
+def run_stage(options: argparse.Namespace) -> int:
+    """One stage, and those before it that are not up to date."""
+    run = _run(options)
+    stages.run_stages(run, stages.ORDER[: stages.ORDER.index(options.command) + 1])
+    if options.command == "report":
+        _print_result(run)
+    return 0
+
+
+def transcribe(options: argparse.Namespace) -> int:
+    """A run's reported rows, or files named on the command line."""
+    if options.pipeline:
+        return run_stage(options)
+    if not options.audio:
+        raise InputError("transcribe: name audio files, or a run's pipeline with --pipeline")
+    from speechft.whisper import files_of_audio
+
+    for path, text in files_of_audio.transcribe(options.audio, model=options.model, language=options.language):
+        print(f"{path}\t{text}" if len(options.audio) > 1 else text, flush=True)
+    return 0
+
+
+def score(options: argparse.Namespace) -> int:
+    """A run's hypotheses, or files named on the command line."""
+    if options.pipeline:
+        return run_stage(options)
+    if not options.reference or not options.hypothesis or len(options.hypothesis) > 2:
+        raise InputError("score: give --reference and one or two files after --hypothesis")
+    from speechft.score import command
+
+    before, after = (*options.hypothesis, None)[:2]
+    result = command.run(
+        options.reference, before, after, normaliser=options.normaliser, terms=options.terms, out=options.out
+    )
+    print(result["table"])
+    worse = result.get("verdict", {}).get("outcome") == "worse"
+    return 1 if options.fail_if_worse and worse else 0
+
+
+def _print_result(run: stages.Run) -> None:
+    table = run.dir / "score" / "table.md"
+    if table.exists():
+        print(table.read_text(encoding="utf-8"))
+    print(f"report: {run.dir / 'report.html'}")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,177 @@
+"""The ingest stage: manifests in; checked rows for each role, named rejects and a leak audit out."""
+
+import dataclasses
+import logging
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from speechft import files, manifest
+from speechft.errors import InputError
+from speechft.ingest import audit, checks, readers, split
+from speechft.ingest.readers import GENERAL_ROLES, NAMED_ROLES, ROLES, Row
+from speechft.manifest import Reject
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # raise when the meaning of what this stage writes changes
+DEV_SHARE = 0.1  # of train, when no dev manifest is named
+
+
+def ingest(
+    roles: Mapping[str, Sequence[Path]],
+    *,
+    out: Path,
+    allow_leaks: Collection[str],
+    max_rejected_share: float,
+    general_dev_share: float,
+    split_by: str | None,
+    seed: int,
+) -> dict[str, Any]:
+    """Read, check, split and audit the user's manifests.
+
+    Writes train, dev, test, general_train, general_dev and general_test .jsonl (those that have rows),
+    rejects.jsonl (reason, detail, where, row) and audit.json into `out`. Without a dev manifest a tenth of
+    train becomes dev. A general manifest without split values gives `general_dev_share` each to general_dev
+    and general_test, the rest to general_train. How a manifest named for several roles is shared out is told
+    in `readers.load`.
+
+    Args:
+        roles: train, dev, test, general -> their manifests.
+        out: the stage's folder.
+        allow_leaks: kinds of leak that do not stop the run.
+        max_rejected_share: of the rows read, how many may be rejected.
+        general_dev_share: of the general rows, how many go to general_dev; at most 0.5.
+        split_by: label to split by; None for speaker, else text.
+        seed: which groups a split puts where.
+
+    Returns:
+        Counts: `in`, `out`, `rejected` by reason, `other_split` (rows of a shared manifest that no named role
+        wanted), and `roles`: for each role its rows, minutes, speakers and words.
+
+    Raises:
+        InputError: no manifest is named, one is unreadable, a named role has no usable rows, too many rows
+            were rejected, or there is a leak that is not allowed.
+    """
+    _check_arguments(roles, general_dev_share=general_dev_share)
+    _clear(out)
+    loaded = readers.load(roles)
+    rejects = list(loaded.rejects)
+    rows: dict[str, list[Row]] = {}
+    for role, unchecked in loaded.rows.items():
+        rows[role], bad = checks.check_all(unchecked)
+        rejects.extend(bad)
+    total = sum(map(len, rows.values())) + len(rejects)
+    _write_rejects(out / "rejects.jsonl", rejects)
+    _require_rows(roles, rows, rejects, total=total, max_rejected_share=max_rejected_share, out=out)
+
+    apart = [kind for kind in ("text", "near_text") if kind not in allow_leaks]
+    split_facts: dict[str, Any] = {}
+    excused: dict[tuple[str, str, str], str] = {}
+    splits: dict[str, dict[str, float]] = {}
+    if rows.get("general"):
+        reported, chosen, learned = GENERAL_ROLES[::-1]
+        splits["general"] = {
+            reported: general_dev_share,
+            chosen: general_dev_share,
+            learned: 1.0 - 2.0 * general_dev_share,
+        }
+    if rows.get("train") and not roles.get("dev"):
+        splits["train"] = {"dev": DEV_SHARE, "train": 1.0 - DEV_SHARE}
+    for role, shares in splits.items():
+        division = split.divide(rows.pop(role), shares=shares, seed=seed, split_by=split_by, apart=apart)
+        for side, held in division.sides.items():
+            rows.setdefault(side, []).extend(held)
+        rejects.extend(_shared_text(row) for row in division.dropped)
+        split_facts[role] = {
+            "by": division.by,
+            "sides": {side: len(held) for side, held in division.sides.items()},
+        }
+        if division.by != "speaker":
+            reason = f"one manifest was split by {division.by}"
+            excused.update({("speaker", one, other): reason for one in shares for other in shares})
+    _write_rejects(out / "rejects.jsonl", rejects)
+
+    ordered = {role: rows[role] for role in ROLES if rows.get(role)}
+    facts, leaks = audit.audit(ordered, allow_leaks=allow_leaks, excused=excused)
+    facts["split"] = split_facts
+    facts["notes"] = loaded.notes
+    files.write_json(out / "audit.json", facts)
+    audit.refuse(leaks, allow_leaks=allow_leaks, audit_path=out / "audit.json")
+    for role, held in ordered.items():
+        manifest.write(
+            out / f"{role}.jsonl", (dataclasses.replace(row.utterance, split=role) for row in held)
+        )
+    return {
+        "in": total,
+        "out": sum(map(len, ordered.values())),
+        "rejected": dict(Counter(reject.reason for reject in rejects).most_common()),
+        "other_split": loaded.other_split,
+        "roles": {
+            role: {key: facts["roles"][role][key] for key in ("rows", "minutes", "speakers", "words")}
+            for role in ordered
+        },
+    }
+
+
+def _check_arguments(roles: Mapping[str, Sequence[Path]], *, general_dev_share: float) -> None:
+    unknown = sorted(set(roles) - set(NAMED_ROLES))
+    if unknown:
+        raise InputError(f"data.{unknown[0]}: there is no such role; name {', '.join(NAMED_ROLES)}")
+    if not any(roles.values()):
+        raise InputError("no manifest is named; set data.train and data.test")
+    if roles.get("general") and not 0.0 < general_dev_share <= 0.5:
+        raise InputError(f"data.general_dev_share must be above 0 and at most 0.5, got {general_dev_share}")
+
+
+def _require_rows(
+    roles: Mapping[str, Sequence[Path]],
+    rows: Mapping[str, Sequence[Row]],
+    rejects: Sequence[Reject],
+    *,
+    total: int,
+    max_rejected_share: float,
+    out: Path,
+) -> None:
+    reasons = Counter(reject.reason for reject in rejects).most_common(3)
+    why = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
+    seen = f"{len(rejects):,} of {total:,} rows were rejected ({why}; all in {out / 'rejects.jsonl'})"
+    for role in NAMED_ROLES:
+        if roles.get(role) and not any(rows.get(name) for name in (role, *_parts(role))):
+            manifests = ", ".join(map(str, roles[role]))
+            after = seen if rejects else "no row is meant for it"
+            raise InputError(f"data.{role}: no usable row is left in {manifests}: {after}")
+    if rejects and len(rejects) > max_rejected_share * total:
+        raise InputError(f"{seen}, more than data.max_rejected_share = {max_rejected_share:g} allows")
+
+
+def _clear(out: Path) -> None:
+    """Remove an earlier result, so that no role's file outlives its rows."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for name in (*(f"{role}.jsonl" for role in ROLES), "rejects.jsonl", "audit.json"):
+            (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"{out}: cannot be written ({error.strerror}); choose another run directory"
+        ) from error
+
+
+def _parts(role: str) -> tuple[str, ...]:
+    return GENERAL_ROLES if role == "general" else ()
+
+
+def _shared_text(row: Row) -> Reject:
+    detail = f"{row.where}: its text is also on another side of the split, so this row was left out"
+    return Reject(row.utterance.row(), "text on two sides", detail, row.where)
+
+
+def _write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
+    files.write_jsonl(
+        path,
+        (
+            {"reason": reject.reason, "detail": reject.detail, "where": reject.where, "row": reject.row}
+            for reject in rejects
+        ),
+    )

@@ -1,0 +1,313 @@
+"""Rows: reading manifests (JSON Lines or CSV) into utterances, naming every line that cannot be used."""
+
+import csv
+import dataclasses
+import hashlib
+import io
+import json
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from speechft import files
+from speechft.errors import InputError
+
+LABELS = ("speaker", "accent", "lang", "domain", "split", "recording", "condition")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Utterance:
+    """One row of a manifest: a stretch of audio and what was said in it.
+
+    `offset` and `duration` are seconds; no duration means to the end of the file. `text` "" means silence,
+    None that nobody transcribed it. `parent`, `view` and `transform` are set on augmented rows only. `extra`
+    holds the keys this project does not know; they survive every stage.
+    """
+
+    id: str
+    audio_filepath: Path | None
+    text: str | None
+    offset: float = 0.0
+    duration: float | None = None
+    speaker: str | None = None
+    accent: str | None = None
+    lang: str | None = None
+    domain: str | None = None
+    split: str | None = None
+    recording: str | None = None
+    condition: str | None = None
+    parent: str | None = None
+    view: int = 0
+    transform: list[dict[str, Any]] | None = None
+    hypothesis: str | None = None
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def row(self) -> dict[str, Any]:
+        """The row as JSON values, only the keys that are set."""
+        row: dict[str, Any] = {}
+        for name in _FIELDS:
+            value = getattr(self, name)
+            if value is None or (name == "offset" and not value):
+                continue
+            if name == "view" and not value and self.parent is None:
+                continue
+            row[name] = str(value) if isinstance(value, Path) else value
+        return {**self.extra, **row} if self.extra else row
+
+
+_FIELDS = tuple(field.name for field in dataclasses.fields(Utterance) if field.name != "extra")
+
+
+@dataclasses.dataclass
+class Reject:
+    """A row that cannot be used: `reason` is a short fixed category, `detail` one readable sentence."""
+
+    row: dict[str, Any]
+    reason: str
+    detail: str
+    where: str
+
+
+class _BadRow(Exception):
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def scan(path: str | Path, *, need_audio: bool = True) -> tuple[list[Utterance], list[Reject]]:
+    """Read a manifest; rows that cannot be used are returned as rejects, never dropped in silence.
+
+    CSV and TSV are told by their suffix, anything else is JSON Lines. Text is UTF-8 with or without a
+    byte-order mark, with LF or CRLF line ends; blank lines are skipped. Relative audio paths are joined to
+    the manifest's folder, symbolic links left as they are. In CSV an empty cell counts as absent, so an
+    empty `text` cell is a missing transcript, not silence (an empty `hypothesis` cell is an empty output).
+
+    Args:
+        path: the manifest.
+        need_audio: whether a row without `audio_filepath` is rejected; scoring needs none.
+
+    Raises:
+        InputError: the file is missing or unreadable, or a CSV heading lacks `audio_filepath`.
+    """
+    numbered, rejects = scan_numbered(path, need_audio=need_audio)
+    return [utterance for _, utterance in numbered], rejects
+
+
+def scan_numbered(
+    path: str | Path, *, need_audio: bool = True
+) -> tuple[list[tuple[int, Utterance]], list[Reject]]:
+    """As `scan`, with each utterance's line number in the file, for messages that say where."""
+    path = Path(path)
+    content = _content(path)
+    if path.suffix.lower() in DELIMITERS:
+        lines = _csv_lines(path, content, need_audio=need_audio)
+    else:
+        lines = _json_lines(content)
+    utterances: list[tuple[int, Utterance]] = []
+    rejects: list[Reject] = []
+    first_seen: dict[str, int] = {}
+    folder = path.absolute().parent
+    for number, row, fault in lines:
+        where = f"{path}:{number}"
+        try:
+            if fault:
+                raise _BadRow("broken line", fault)
+            utterance = _utterance(row, folder, need_audio=need_audio)
+            if utterance.id in first_seen:
+                raise _BadRow(
+                    "duplicate id", f'id "{utterance.id}" was used in line {first_seen[utterance.id]}'
+                )
+        except _BadRow as error:
+            rejects.append(Reject(row, error.reason, f"{where}: {error}", where))
+            continue
+        first_seen[utterance.id] = number
+        utterances.append((number, utterance))
+    return utterances, rejects
+
+
+def read(path: str | Path, *, need_audio: bool = True) -> list[Utterance]:
+    """Read a manifest that must be without fault.
+
+    Raises:
+        InputError: as for `scan`, and on the first row that cannot be used.
+    """
+    utterances, rejects = scan(path, need_audio=need_audio)
+    if rejects:
+        raise InputError(rejects[0].detail)
+    return utterances
+
+
+def write(path: str | Path, rows: Iterable[Utterance]) -> int:
+    """Write rows as JSON Lines, atomically, and return how many."""
+    return files.write_jsonl(path, (utterance.row() for utterance in rows))
+
+
+def by_id(rows: Iterable[Utterance]) -> dict[str, Utterance]:
+    """Rows keyed by id, in their order.
+
+    Raises:
+        InputError: two rows share an id.
+    """
+    found: dict[str, Utterance] = {}
+    for utterance in rows:
+        if utterance.id in found:
+            raise InputError(
+                f'two rows have the id "{utterance.id}"; rows are joined by id, so make it unique'
+            )
+        found[utterance.id] = utterance
+    return found
+
+
+def _content(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: there is no such manifest; check the path") from error
+    except OSError as error:
+        raise InputError(f"{path}: the manifest cannot be read ({error.strerror})") from error
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise InputError(f"{path}: is UTF-16; save the manifest as UTF-8")
+    return content.removeprefix(b"\xef\xbb\xbf")
+
+
+def _json_lines(content: bytes) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """(line number, row, fault) for each line; on a fault the row holds the line as it stood."""
+    for number, raw in enumerate(content.split(b"\n"), start=1):
+        if not raw.strip():
+            continue
+        line = raw.decode("utf-8", errors="replace").strip()
+        try:
+            row = json.loads(raw.decode("utf-8"))
+            # A lone surrogate is valid JSON but cannot be written as UTF-8 again.
+            json.dumps(row, ensure_ascii=False).encode("utf-8")
+        except UnicodeError:
+            yield number, {"line": line}, "the line is not valid UTF-8; save the manifest as UTF-8"
+        except (ValueError, RecursionError) as error:
+            yield number, {"line": line}, f"the line is not valid JSON ({error})"
+        else:
+            if isinstance(row, dict):
+                yield number, row, ""
+            else:
+                yield number, {"line": line}, f"the line must be a JSON object, got {type(row).__name__}"
+
+
+def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tuple[int, dict[str, Any], str]]:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(f"{path}:{line}: is not valid UTF-8; save the manifest as UTF-8") from error
+    heading_line = text.split("\n", 1)[0]
+    delimiter = DELIMITERS[path.suffix.lower()]
+    if delimiter not in heading_line and ";" in heading_line:
+        delimiter = ";"  # spreadsheets in many languages write "CSV" with semicolons
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    heading: list[str] | None = None
+    while True:
+        start = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            yield start, {}, f"the line is not valid CSV ({error})"
+            continue
+        if not any(cell.strip() for cell in cells):
+            continue
+        if heading is None:
+            heading = [cell.strip() for cell in cells]
+            if need_audio and "audio_filepath" not in heading:
+                raise InputError(
+                    f"{path}:{start}: the heading has no audio_filepath, only {', '.join(heading)}"
+                )
+            continue
+        if len(cells) != len(heading):
+            yield start, {"line": cells}, f"{len(cells)} cells, but the heading has {len(heading)}"
+            continue
+        row = dict(zip(heading, cells, strict=True))
+        yield start, {key: cell for key, cell in row.items() if key and (cell or key == "hypothesis")}, ""
+
+
+def _utterance(row: dict[str, Any], folder: Path, *, need_audio: bool) -> Utterance:
+    audio = row.get("audio_filepath")
+    if audio is not None and not isinstance(audio, str):
+        raise _BadRow("bad value", f"audio_filepath must be text, got {audio!r}")
+    if not audio and need_audio:
+        raise _BadRow("missing key", "the row has no audio_filepath")
+    offset = _seconds(row, "offset")
+    identity = _label(row, "id")
+    if identity is None:
+        if not audio:
+            raise _BadRow("missing key", "the row has neither id nor audio_filepath")
+        digest = hashlib.sha256(f"{audio}@{offset or 0.0:.6f}".encode()).hexdigest()[:8]
+        identity = f"{Path(audio).stem}-{digest}"
+    labels = {name: _label(row, name) for name in (*LABELS, "parent")}
+    return Utterance(
+        id=identity,
+        audio_filepath=folder / audio if audio else None,
+        text=_text(row, "text"),
+        offset=offset or 0.0,
+        duration=_seconds(row, "duration"),
+        view=_view(row),
+        transform=_transform(row),
+        hypothesis=_text(row, "hypothesis"),
+        extra={key: value for key, value in row.items() if key not in _FIELDS},
+        **labels,
+    )
+
+
+def _text(row: dict[str, Any], key: str) -> str | None:
+    value = row.get(key)
+    if value is not None and not isinstance(value, str):
+        raise _BadRow("bad value", f"{key} must be text, got {value!r}")
+    return value
+
+
+def _label(row: dict[str, Any], key: str) -> str | None:
+    """A name; numbers are taken as names too, as speaker 12 is often written without quotes."""
+    value = row.get(key)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise _BadRow("bad value", f"{key} must be text, got {value!r}")
+    return str(value)
+
+
+def _seconds(row: dict[str, Any], key: str) -> float | None:
+    value = row.get(key)
+    if value is None:
+        return None
+    try:
+        seconds = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        seconds = math.nan
+    if not math.isfinite(seconds):
+        raise _BadRow("bad value", f"{key} must be a number of seconds, got {value!r}")
+    if seconds < 0 or (key == "duration" and seconds == 0):
+        raise _BadRow("bad value", f"{key} must be {'> 0' if key == 'duration' else '>= 0'}, got {seconds}")
+    return seconds
+
+
+def _view(row: dict[str, Any]) -> int:
+    value = row.get("view", 0)
+    try:
+        view = int(value)
+    except (TypeError, ValueError):
+        view = -1
+    if view < 0 or isinstance(value, bool):
+        raise _BadRow("bad value", f"view must be a whole number >= 0, got {value!r}")
+    return view
+
+
+def _transform(row: dict[str, Any]) -> list[dict[str, Any]] | None:
+    value = row.get("transform")
+    if isinstance(value, str):  # a CSV cell
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = [value]
+    if value is not None and not (isinstance(value, list) and all(isinstance(step, dict) for step in value)):
+        raise _BadRow("bad value", f"transform must be a list of objects, got {row['transform']!r}")
+    return value

@@ -1,0 +1,46 @@
+"""What a result was made with: versions, commit and memory, gathered in milliseconds and without torch."""
+
+import contextlib
+import importlib.metadata
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from speechft import __version__
+
+PACKAGES = ("numpy", "soundfile", "torch", "torchaudio", "transformers", "peft", "accelerate", "ctranslate2")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, this package and the libraries that shape results, read without importing them."""
+    versions = {"speechft": __version__, "python": platform.python_version()}
+    for package in PACKAGES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            versions[package] = importlib.metadata.version(package)
+    return versions
+
+
+def git_commit() -> str | None:
+    """The commit of the checkout this package runs from, or None when it is installed elsewhere."""
+    root = Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists():
+        return None
+    try:
+        answer = subprocess.run(
+            ["git", "-C", str(root), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
+def peak_memory_mb() -> float:
+    """The most memory this process has held so far, in megabytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)  # macOS counts bytes, Linux kilobytes

@@ -1,0 +1,306 @@
+"""Lines of the report's tables: numbers in words, the same on the page and in the Markdown."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from speechft.score.slices import CLEAN
+from speechft.score.tables import RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES
+from speechft.score.verdict import percent, points
+
+NONE = "-"
+OUTCOMES = {
+    "better": "Better",
+    "worse": "Worse",
+    "no_difference": "No better",
+    "not_enough_audio": "Too little test audio to tell",
+}
+GENERAL_OUTCOMES = {
+    "within_budget": "General speech kept",
+    "over_budget": "General speech over budget",
+    "unsure": "General speech: not sure",
+    "not_tested": "General speech not tested",
+}
+SLICE_NAMES = {
+    "condition": "Condition",
+    "accent": "Accent",
+    "speaker": "Speaker",
+    "duration": "Duration",
+    "snr": "Noise level",
+    "domain": "Domain",
+}
+SHARED = {
+    "speaker": "a speaker of",
+    "text": "a text of",
+    "near_text": "nearly a text of",
+    "audio": "the same sound as rows of",
+    "segment": "an overlapping segment with",
+}
+TERM_SIZES = {
+    "seen_recall": ("seen_said", "times said"),
+    "unseen_recall": ("unseen_said", "times said"),
+    "term_wer": ("term_words", "words"),
+    "other_wer": ("other_words", "words"),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of a before/after table; `change` is better, worse, or "" when chance could explain it."""
+
+    name: str
+    before: str
+    after: str
+    delta: str
+    of: str
+    before_ci95: str = ""
+    after_ci95: str = ""
+    delta_ci95: str = ""
+    change: str = ""
+    values: Mapping[str, Any] | None = None
+
+
+def rates(content: Mapping[str, Any]) -> list[Line]:
+    """Error rates: the main one first, general speech last."""
+    main = content.get("rate", "wer")
+    names = [main, *(name for name in RATE_NAMES if name != main), "general_cer"]
+    found = []
+    for name in names:
+        rate = content.get(name)
+        if not rate or rate.get("before") is None:
+            continue
+        size = _count(rate["words"], "words")
+        if name == "cer" and rate.get("characters"):
+            size = _count(rate["characters"], "characters")
+        title = RATE_NAMES.get(name, "character errors, general speech")
+        found.append(_line(title, rate, of=size))
+    return found
+
+
+def slices(content: Mapping[str, Any]) -> list[tuple[str, list[Line]]]:
+    """Slices by what they divide by; a change counts only when it survives correction for their number."""
+    groups: dict[str, list[Line]] = {}
+    for entry in content.get("slices") or []:
+        line = _line(str(entry["value"]), entry, of=_count(entry["words"], "words"), tested="significant" in entry)
+        groups.setdefault(entry["by"], []).append(line)
+    return list(groups.items())
+
+
+def terms(content: Mapping[str, Any]) -> list[Line]:
+    """Recall, precision and errors of terms, and false alarms on general speech."""
+    report = content.get("terms")
+    if not report or not report.get("said"):
+        return []
+    before, after = report["before"], report["after"]
+    found = []
+    for key, name in TERM_NAMES.items():
+        values = {
+            "before": before.get(key),
+            "after": after.get(key),
+            "before_ci95": report.get(f"{key}_before_ci95"),
+            "after_ci95": report.get(f"{key}_after_ci95"),
+            "delta_ci95": report.get(f"{key}_delta_ci95"),
+        }
+        if values["before"] is None and values["after"] is None:
+            continue
+        counted, unit = TERM_SIZES.get(key, ("said", "times said"))
+        size = _count(before.get(counted, report["said"]), unit)
+        if key == "precision":
+            size = f"{before.get('written', 0):,} and {after.get('written', 0):,} times written"
+        if None not in (values["before"], values["after"]):
+            values["delta"] = values["after"] - values["before"]
+        found.append(_line(name, values, of=size, higher_is_better=not key.endswith("wer")))
+    alarms = before.get("false_alarms"), after.get("false_alarms")
+    if None not in alarms:
+        general = content.get("general_wer")
+        found.append(
+            Line(
+                name="false alarms on general speech",
+                before=str(alarms[0]),
+                after=str(alarms[1]),
+                delta=f"{alarms[1] - alarms[0]:+d}" if alarms[1] != alarms[0] else "0",
+                of=_count(general["words"], "words") if general else NONE,
+            )
+        )
+    return found
+
+
+def survival(content: Mapping[str, Any]) -> list[Line]:
+    """Rows that loop, stop early and so on; only what could show in some row."""
+    found = []
+    for key, entry in (content.get("survival") or {}).items():
+        if not entry.get("rows") or entry.get("before") is None or entry.get("after") is None:
+            continue
+        values = {**entry, "delta": entry["after"] - entry["before"]}
+        found.append(_line(SURVIVAL_NAMES.get(key, key.replace("_", " ")), values, of=_count(entry["rows"], "rows")))
+    return found
+
+
+def general(content: Mapping[str, Any]) -> Line:
+    """General speech, coloured by its budget: a loss inside the budget is no fault."""
+    rate = content["general_wer"]
+    line = _line("general speech", rate, of=_count(rate["words"], "words"))
+    verdict = content["verdict"]["general"]
+    change = {"over_budget": "worse", "within_budget": "better"}.get(verdict, "unsure")
+    return dataclasses.replace(line, change=change)
+
+
+def headlines(content: Mapping[str, Any]) -> list[tuple[str, Line]]:
+    """The numbers beside the verdict: the main rate, general speech, recall of terms."""
+    found = [(line.name, line) for line in rates(content)[:1]]
+    if content.get("general_wer"):
+        found.append(("word errors, general speech", general(content)))
+    return found + [(line.name, line) for line in terms(content) if line.name == TERM_NAMES["recall"]]
+
+
+def charted(content: Mapping[str, Any]) -> list[Line]:
+    """What the bars show: the main rate, the test set's other conditions, general speech."""
+    shown = rates(content)[:1]
+    for by, group in slices(content):
+        if by == "condition":
+            shown += [
+                dataclasses.replace(line, name=f"{shown[0].name}, condition {line.name}")
+                for line in group
+                if line.name != CLEAN
+            ]
+    return shown + ([general(content)] if content.get("general_wer") else [])
+
+
+def all_slices(content: Mapping[str, Any]) -> list[Line]:
+    """Every slice's line."""
+    return [line for _, group in slices(content) for line in group]
+
+
+def recall(entry: Mapping[str, Any], side: str) -> str:
+    """How often a term was right: "2 of 3"; for terms never said, how often it was written all the same."""
+    if entry["said"]:
+        return f"{entry[side]['hits']} of {entry['said']}"
+    return f"written {entry[side]['written']}x"
+
+
+def sets(content: Mapping[str, Any]) -> list[str]:
+    """Names of the sets that the shown rows belong to, in order of appearance."""
+    return list(dict.fromkeys(row["set"] for row in content["examples"]["rows"]))
+
+
+def leak_sentence(leak: Mapping[str, Any], allowed: Sequence[str]) -> str:
+    """One overlap between what was learned from and what was held out, and why it did not stop the run."""
+    why = leak.get("excuse") or f"allowed by data.allow_leaks = {', '.join(allowed)}"
+    shared = SHARED.get(leak["kind"], leak["kind"])
+    return (
+        f"{leak['rows']:,} {leak['held_out']} rows have {shared} {leak['learned']} ({why}), so results on "
+        f"{leak['held_out']} may look better than they are."
+    )
+
+
+def notes(content: Mapping[str, Any]) -> list[str]:
+    """Sentences a reader must see next to the verdict: synthetic speech, leaks, few speakers, rejected rows."""
+    found = []
+    if content.get("synthetic"):
+        share = "All" if content["synthetic_rows"] == content["reported_rows"] else f"{content['synthetic_rows']:,} of"
+        found.append(
+            f"{share} {content['reported_rows']:,} reported rows are synthetic speech, made by a voice "
+            "synthesiser. These numbers show what changed for such voices; test on recorded people before relying on them."
+        )
+    found += [leak_sentence(leak, content["leaks_allowed"]) for leak in content.get("leaks") or []]
+    groups = content["groups"]
+    if groups["drawn"] == "rows" and groups["what"] != "rows":
+        found.append(
+            f"There are only {groups['count']} {groups['what']} in the test set, so the intervals speak for these "
+            f"{groups['what']} only."
+        )
+    choice = content.get("choice") or {}
+    if choice.get("inside_budget") is False:
+        found.append("No blend stayed inside the forgetting budget on the general dev speech; the one that forgot least was taken.")
+    return found
+
+
+def groups_sentence(content: Mapping[str, Any]) -> str:
+    """What the intervals were drawn over, and how texts were normalised."""
+    normaliser, groups = content["normaliser"], content["groups"]
+    drawn = groups["drawn"] if groups["drawn"] != groups["what"] else f"{groups['count']} {groups['what']}"
+    return (
+        f"Brackets are 95 % intervals from a paired bootstrap over {drawn}. Texts were normalised by "
+        f"{normaliser['name']} {normaliser['version']} ({normaliser['hash']}), references and hypotheses alike."
+    )
+
+
+def rows_sentence(content: Mapping[str, Any]) -> str:
+    """How many rows got better, worse, or stayed the same, and the matched-pairs test."""
+    rows = content["rows"]
+    text = f"{rows['wins']:,} rows got better, {rows['losses']:,} worse, {rows['ties']:,} have as many errors as before"
+    segments = content.get("mapsswe") or {}
+    if segments.get("p_value") is None:
+        return text + "."
+    return f"{text}; matched-pairs test over {segments['segments']:,} segments: p = {segments['p_value']:.2g}."
+
+
+def gaps(content: Mapping[str, Any]) -> list[str]:
+    """For each division its worst and best slice afterwards, and how the gap between them moved."""
+    found = []
+    for gap in content.get("gaps") or []:
+        if "worst_after" not in gap:
+            continue
+        worst, best = gap["worst_after"], gap["best_after"]
+        found.append(
+            f"{gap['by'].capitalize()}: worst {worst['value']} ({percent(worst['rate'])}), best {best['value']} "
+            f"({percent(best['rate'])}); the gap went from {points(gap['gap_before'], sign=False)} to "
+            f"{points(gap['gap_after'], sign=False)} points."
+        )
+    return found
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds in words a person reads: "4.2 s", "3 min 20 s", "2 h 5 min"."""
+    if seconds is None:
+        return NONE
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _line(
+    name: str,
+    values: Mapping[str, Any],
+    *,
+    of: str,
+    higher_is_better: bool = False,
+    tested: bool = False,
+) -> Line:
+    delta, delta_ci95 = values.get("delta"), values.get("delta_ci95")
+    return Line(
+        name=name,
+        before=_percent(values.get("before")),
+        after=_percent(values.get("after")),
+        delta=NONE if delta is None else points(delta),
+        of=of,
+        before_ci95=_range(values.get("before_ci95"), signs=False),
+        after_ci95=_range(values.get("after_ci95"), signs=False),
+        delta_ci95=_range(delta_ci95, signs=True),
+        change=_change(delta_ci95, higher_is_better) if not tested or values["significant"] else "",
+        values=values,
+    )
+
+
+def _change(delta_ci95: Sequence[float] | None, higher_is_better: bool) -> str:
+    if not delta_ci95 or delta_ci95[0] <= 0 <= delta_ci95[1]:
+        return ""
+    return "better" if (delta_ci95[0] > 0) == higher_is_better else "worse"
+
+
+def _percent(rate: float | None) -> str:
+    return NONE if rate is None else percent(rate)
+
+
+def _range(ci95: Sequence[float] | None, *, signs: bool) -> str:
+    return f"{points(ci95[0], sign=signs)} to {points(ci95[1], sign=signs)}" if ci95 else ""
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number:,} {unit if number != 1 else unit.removesuffix('s')}"

@@ -1,0 +1,60 @@
+"""report.json, report.md and report.html, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from speechft import files
+from speechft.report import charts, lines, markdown
+from speechft.report.pipeline_text import to_toml
+
+NOT_IN_JSON = ("examples",)  # the transcripts' own files hold them
+
+
+def write(content: Mapping[str, Any], run_dir: Path) -> list[Path]:
+    """Write what `collect` gathered into the run's root; everything is rendered before anything is written.
+
+    Raises:
+        InputError: the folder cannot be written to.
+    """
+    run_dir = Path(run_dir)
+    kept = {key: value for key, value in content.items() if key not in NOT_IN_JSON}
+    texts = {
+        "report.json": json.dumps(kept, ensure_ascii=False, indent=2) + "\n",
+        "report.md": markdown.render(content),
+        "report.html": render(content),
+    }
+    for name, text in texts.items():
+        with files.atomic_write(run_dir / name) as file:
+            file.write(text)
+    return [run_dir / name for name in texts]
+
+
+def render(content: Mapping[str, Any]) -> str:
+    """Return the page: one file without any link to the network, legible in light and dark."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("speechft.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(charts=charts, lines=lines)
+    environment.filters["duration"] = lines.duration
+    template = environment.get_template("report.html")
+    return template.render(c=content, toml=to_toml(content["settings"]), confusions=_confusions(content))
+
+
+def _confusions(content: Mapping[str, Any]) -> dict[str, dict[str, list[str]]]:
+    """For each term what was written in its place, before and after, commonest first."""
+    found: dict[str, dict[str, list[str]]] = {}
+    for side, entries in ((content.get("terms") or {}).get("confusions") or {}).items():
+        for entry in entries:
+            text = entry["written"] + (f" ({entry['count']})" if entry["count"] > 1 else "")
+            found.setdefault(entry["term"], {}).setdefault(side, []).append(text)
+    return found

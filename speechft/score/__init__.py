@@ -1,0 +1,1 @@
+"""Counts, intervals and decisions from text alone: no audio, no torch."""

@@ -1,0 +1,165 @@
+"""`speechft score` on anybody's output: JSON Lines, CSV or .trn in; score.json, .trn and a table out."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from speechft import files, manifest
+from speechft import text as text_rules
+from speechft.errors import InputError
+from speechft.manifest import Utterance
+from speechft.score import nist, tables
+from speechft.score.rows import language_of
+from speechft.score.score import score_run
+from speechft.score.terms import read_terms
+
+
+def run(
+    reference: str | Path,
+    hypothesis_a: str | Path,
+    hypothesis_b: str | Path | None = None,
+    *,
+    normaliser: str = text_rules.DEFAULT,
+    terms: str | Path | None = None,
+    out: str | Path | None = None,
+    smallest_gain: float | None = None,
+    resamples: int = 10_000,
+    seed: int = 1,
+) -> dict[str, Any]:
+    """Score one or two files of hypotheses against a file of references.
+
+    Files are JSON Lines, CSV or TSV with `id` and `text` (hypotheses may be in `hypothesis` instead), or NIST
+    .trn, told by their suffix. Rows are joined by id. Everything else a reference row says (speaker, accent,
+    duration, condition and so on) is used for groups and slices.
+
+    Args:
+        reference: the references.
+        hypothesis_a: the first system's output ("before").
+        hypothesis_b: the second system's output ("after"), to compare.
+        normaliser: of the main numbers.
+        terms: a term list.
+        out: a folder for `score.json`, `table.md` and `reference.trn`, `before.trn`, `after.trn`.
+        smallest_gain: the smallest difference that matters, a fraction.
+        resamples: bootstrap draws.
+        seed: of the draws.
+
+    Returns:
+        What `score_run` returns, with the files' names and hashes under `inputs`.
+
+    Raises:
+        InputError: a file cannot be read, or the ids do not fit together.
+    """
+    rows = read_references(reference)
+    listed = read_terms(terms) if terms is not None else None
+    before = _with_hypotheses(rows, hypothesis_a)
+    after = _with_hypotheses(rows, hypothesis_b) if hypothesis_b is not None else None
+    result = score_run(
+        before,
+        after,
+        normaliser=normaliser,
+        terms=listed,
+        smallest_gain=smallest_gain,
+        resamples=resamples,
+        seed=seed,
+    )
+    named = {
+        "reference": reference,
+        "hypothesis_a": hypothesis_a,
+        "hypothesis_b": hypothesis_b,
+        "terms": terms,
+    }
+    result["inputs"] = {
+        name: {"path": str(path), "sha256": files.sha256(Path(path))}
+        for name, path in named.items()
+        if path is not None
+    }
+    if out is not None:
+        chosen = text_rules.get(normaliser, listed, language=language_of(before))
+        write(Path(out), result, before, after, chosen)
+    return result
+
+
+def is_worse(result: dict[str, Any]) -> bool:
+    """Say whether `--fail-if-worse` should fail: worse on the test set, or general speech over its budget."""
+    verdict = result.get("verdict")
+    return verdict is not None and (verdict["outcome"] == "worse" or verdict["general"] == "over_budget")
+
+
+def write(
+    folder: Path,
+    result: dict[str, Any],
+    before: list[Utterance],
+    after: list[Utterance] | None,
+    normaliser: text_rules.Normaliser,
+) -> None:
+    """Write `score.json`, `table.md` and the normalised texts as .trn files for NIST's tools."""
+    speakers = {row.id: row.speaker or row.recording for row in before}
+    texts = {"reference": {row.id: normaliser(row.text or "") for row in before}}
+    for name, rows in (("before", before), ("after", after)):
+        if rows is not None:
+            texts[name] = {row.id: normaliser(row.hypothesis or "") for row in rows}
+    for name, lines in texts.items():
+        nist.write_trn(folder / f"{name}.trn", lines, speakers)
+    with files.atomic_write(folder / "table.md") as file:
+        file.write(tables.markdown(result))
+    files.write_json(folder / "score.json", result)
+
+
+def read_references(path: str | Path) -> list[Utterance]:
+    """Read references: rows with a text.
+
+    Raises:
+        InputError: the file cannot be read, or a row has no text.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".trn":
+        return [_trn_row(row_id, text) for row_id, text in nist.read_trn(path).items()]
+    rows = manifest.read(path, need_audio=False)
+    for row in rows:
+        if row.text is None:
+            raise InputError(
+                f'{path}: row "{row.id}" has no text; give the reference (in JSON Lines, "" is silence)'
+            )
+    return rows
+
+
+def read_hypotheses(path: str | Path) -> dict[str, str]:
+    """Read hypotheses: id to text, from `hypothesis` if any row has one, else from `text`.
+
+    A row with neither is an empty output, since CSV cannot tell the two apart.
+
+    Raises:
+        InputError: the file cannot be read, an id comes twice, or no row has either key.
+    """
+    path = Path(path)
+    if path.suffix.lower() == ".trn":
+        return nist.read_trn(path)
+    rows = manifest.read(path, need_audio=False)
+    if rows and all(row.hypothesis is None and row.text is None for row in rows):
+        raise InputError(f"{path}: no row has `hypothesis` or `text`; give the recogniser's output in one")
+    has_hypotheses = any(row.hypothesis is not None for row in rows)
+    return {row.id: (row.hypothesis if has_hypotheses else row.text) or "" for row in rows}
+
+
+def _with_hypotheses(rows: list[Utterance], path: str | Path) -> list[Utterance]:
+    texts = read_hypotheses(path)
+    known = {row.id for row in rows}
+    extra = [row_id for row_id in texts if row_id not in known]
+    missing = [row.id for row in rows if row.id not in texts]
+    if missing or extra:
+        faults = []
+        if missing:
+            faults.append(f"{len(missing)} references have no hypothesis ({', '.join(missing[:3])})")
+        if extra:
+            faults.append(f"{len(extra)} hypotheses have no reference ({', '.join(extra[:3])})")
+        raise InputError(f"{path}: {' and '.join(faults)}; rows are joined by id, so give both the same")
+    return [dataclasses.replace(row, hypothesis=texts[row.id]) for row in rows]
+
+
+def _trn_row(row_id: str, text: str) -> Utterance:
+    """Return a .trn row; the speaker is what stands before the last `-` or `_` of its id, as for sclite."""
+    position = max(row_id.rfind("-"), row_id.rfind("_"))
+    speaker = row_id[:position] if position > 0 else None
+    return Utterance(id=row_id, audio_filepath=None, text=text, speaker=speaker)

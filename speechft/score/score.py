@@ -1,0 +1,311 @@
+"""The whole score: two sets of hypotheses in, counts, intervals, terms, slices and a verdict out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from speechft import text as text_rules
+from speechft.errors import InputError
+from speechft.manifest import Utterance
+from speechft.score import nist, wer
+from speechft.score.rows import Rows, groups_of, join, language_of, minutes_of
+from speechft.score.slices import gaps, slices
+from speechft.score.stats import MIN_GROUPS, Paired, mapsswe, paired_bootstrap
+from speechft.score.survival import Row, survival
+from speechft.score.term_rates import term_report
+from speechft.score.terms import Matcher, mine
+from speechft.score.verdict import decide
+from speechft.text import Normaliser, Term
+
+LISTED_ROWS = 20  # worst and best rows shown
+
+
+def score_run(
+    before: list[Utterance],
+    after: list[Utterance] | None = None,
+    *,
+    general_before: list[Utterance] | None = None,
+    general_after: list[Utterance] | None = None,
+    normaliser: str = text_rules.DEFAULT,
+    terms: list[Term] | None = None,
+    train_texts: list[str] | None = None,
+    smallest_gain: float | None = None,
+    forgetting_budget: float | None = None,
+    resamples: int = 10_000,
+    seed: int = 1,
+) -> dict[str, Any]:
+    """Score one system, or two on the same rows.
+
+    Args:
+        before: rows with `text` (the reference) and `hypothesis`; rows without a condition, or with "clean",
+            are the test set that the rates describe, the others appear in slices only.
+        after: the same rows with the second system's hypotheses; joined by id.
+        general_before: general speech of the first system, to see what was forgotten.
+        general_after: the same of the second.
+        normaliser: of the main numbers; raw and Whisper-normalised ones are always given too.
+        terms: the term list. Without one, terms are mined from the training texts when there is general text.
+        train_texts: what the second system was trained on, to tell seen from unseen terms.
+        smallest_gain: the smallest difference that matters; by default 10 % of the rate before.
+        forgetting_budget: by default the larger of 0.005 and 10 % of the general rate before.
+        resamples: bootstrap draws.
+        seed: of the draws.
+
+    Returns:
+        The fields of report.json that text can fill; rates are fractions. With one system, each rate is
+        `{value, ci95, words}` and there is no verdict.
+
+    Raises:
+        InputError: rows are missing, doubled, or without a text or hypothesis.
+    """
+    everything = join(before, after, "the test set")
+    clean = everything.clean()
+    if not clean.utterances:
+        raise InputError("every test row has a condition; give the clean rows too (no condition, or `clean`)")
+    if general_before and after is not None and not general_after:
+        raise InputError(
+            "general speech was transcribed before, but not after; transcribe it with both models"
+        )
+    general = None
+    if general_before:
+        general = join(general_before, general_after if after is not None else None, "general speech")
+    language = language_of(clean.utterances)
+    by_character = text_rules.without_spaces(
+        [row.lang for row in clean.utterances], list(clean.references.values())
+    )
+    bootstrap = _Bootstrap(resamples=resamples, seed=seed)
+    chosen = text_rules.get(normaliser, terms, language=language)
+    whisper = text_rules.get("whisper-english" if language.startswith("en") else "whisper-basic")
+
+    test = _align(clean, chosen.words)
+    general_test = _align(general, chosen.words) if general else None
+    letters = _count(clean, _characters(chosen))
+    rates: dict[str, tuple[_Errors, Rows]] = {
+        "wer": (test.errors(), clean),
+        "cer": (letters, clean),
+        "raw_wer": (_count(clean, text_rules.get("raw").words), clean),
+        "whisper_wer": (_count(clean, whisper.words), clean),
+    }
+    if general and general_test:
+        rates["general_wer"] = (general_test.errors(), general)
+        if by_character:
+            rates["general_cer"] = (_count(general, _characters(chosen)), general)
+    paired = {name: bootstrap(errors, rows) for name, (errors, rows) in rates.items()}
+    result: dict[str, Any] = {"normaliser": chosen.identity(), "rate": "cer" if by_character else "wer"}
+    result |= {name: _rate(paired[name], errors) for name, (errors, _) in rates.items()}
+    result.setdefault("general_wer", None)
+    result["cer"]["characters"] = result["cer"]["words"]
+    result["cer"]["words"] = result["wer"]["words"]
+    keys, kind = groups_of(clean.utterances)
+    number = len(set(keys))
+    result["groups"] = {"count": number, "what": kind, "drawn": "rows" if number < MIN_GROUPS else kind}
+    minutes = minutes_of(clean.utterances)
+    result["minutes"] = minutes
+    result["counts"] = test.counts()
+    if after is not None:
+        verdict = decide(
+            paired["cer" if by_character else "wer"],
+            paired.get("general_cer" if by_character else "general_wer"),
+            smallest_gain=smallest_gain,
+            forgetting_budget=forgetting_budget,
+            minutes=minutes,
+            rate_name="character error rate" if by_character else "word error rate",
+            groups_name=kind,
+        )
+        result["verdict"] = verdict.row()
+        result |= _compare(test, clean)
+    result["survival"] = _survival(test, clean)
+    result |= _slices(everything, _characters(chosen) if by_character else chosen.words, bootstrap)
+    result["terms"] = _terms(
+        clean, general, test, general_test, chosen, terms, train_texts, language, bootstrap
+    )
+    return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Errors:
+    """Errors of each row, for one system or two."""
+
+    before: list[wer.Errors]
+    after: list[wer.Errors] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Alignments:
+    """Alignments of each row, for one system or two."""
+
+    before: list[wer.Aligned]
+    after: list[wer.Aligned] | None
+
+    def errors(self) -> _Errors:
+        return _Errors(
+            before=[row.errors for row in self.before],
+            after=None if self.after is None else [row.errors for row in self.after],
+        )
+
+    def counts(self) -> dict[str, Any]:
+        """Return the totals behind the rate; `invented` are words on rows whose reference is empty."""
+        sides = {"value": self.before} if self.after is None else {"before": self.before, "after": self.after}
+        silent = sum(not row.reference for row in self.before)
+        totals: dict[str, Any] = {"rows": len(self.before), "silent_rows": silent}
+        return totals | {
+            label: asdict(wer.total(row.errors for row in rows)) for label, rows in sides.items()
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bootstrap:
+    resamples: int
+    seed: int
+
+    def __call__(self, errors: _Errors, rows: Rows) -> Paired | None:
+        before, words = wer.counts(errors.before)
+        after = before if errors.after is None else wer.counts(errors.after)[0]
+        groups = groups_of(rows.utterances)[0]
+        return paired_bootstrap(before, after, words, groups, resamples=self.resamples, seed=self.seed)
+
+
+def _align(rows: Rows, split: Callable[[str], list[str]]) -> _Alignments:
+    return _Alignments(
+        before=list(wer.align(rows.references, rows.before, split)),
+        after=None if rows.after is None else list(wer.align(rows.references, rows.after, split)),
+    )
+
+
+def _count(rows: Rows, split: Callable[[str], list[str]]) -> _Errors:
+    """As `_align`, but keep the counts only: for the numbers that are given beside the main one."""
+    return _Errors(
+        before=[row.errors for row in wer.align(rows.references, rows.before, split)],
+        after=(
+            None
+            if rows.after is None
+            else [row.errors for row in wer.align(rows.references, rows.after, split)]
+        ),
+    )
+
+
+def _characters(normaliser: Normaliser) -> Callable[[str], list[str]]:
+    return lambda text: wer.characters(normaliser(text))
+
+
+def _rate(paired: Paired | None, errors: _Errors) -> dict[str, Any]:
+    words = sum(row.words for row in errors.before)
+    if errors.after is None:
+        return {
+            "value": paired.before.value if paired else None,
+            "ci95": paired.before.ci95 if paired else None,
+            "words": words,
+        }
+    return {
+        "before": paired.before.value if paired else None,
+        "before_ci95": paired.before.ci95 if paired else None,
+        "after": paired.after.value if paired else None,
+        "after_ci95": paired.after.ci95 if paired else None,
+        "delta": paired.delta.value if paired else None,
+        "delta_ci95": paired.delta.ci95 if paired else None,
+        "words": words,
+    }
+
+
+def _compare(test: _Alignments, rows: Rows) -> dict[str, Any]:
+    """Return wins, losses and ties by row, the segment test, and the rows that changed most."""
+    assert test.after is not None
+    assert rows.after is not None
+    changes = []
+    for one, two in zip(test.before, test.after, strict=True):
+        errors = [row.errors.errors + row.errors.invented for row in (one, two)]
+        changes.append((errors[1] - errors[0], one.id, errors))
+    segments = mapsswe(nist.realign(test.before), nist.realign(test.after))
+
+    def listed(sign: int) -> list[dict[str, Any]]:
+        chosen = sorted(
+            (change for change in changes if sign * change[0] > 0), key=lambda c: (-sign * c[0], c[1])
+        )
+        return [
+            {
+                "id": row_id,
+                "reference": rows.references[row_id],
+                "before": rows.before[row_id],
+                "after": rows.after[row_id] if rows.after else "",
+                "errors": {"before": errors[0], "after": errors[1]},
+            }
+            for _, row_id, errors in chosen[:LISTED_ROWS]
+        ]
+
+    return {
+        "rows": {
+            "wins": sum(change < 0 for change, _, _ in changes),
+            "losses": sum(change > 0 for change, _, _ in changes),
+            "ties": sum(change == 0 for change, _, _ in changes),
+        },
+        "mapsswe": {
+            "statistic": segments.statistic,
+            "p_value": segments.p_value,
+            "segments": segments.segments,
+        },
+        "worst_rows": listed(1),
+        "best_rows": listed(-1),
+    }
+
+
+def _survival(test: _Alignments, rows: Rows) -> dict[str, Any]:
+    def side(aligned: Sequence[wer.Aligned], texts: dict[str, str]) -> list[Row]:
+        return [
+            Row(aligned=row, reference=rows.references[row.id], hypothesis=texts[row.id]) for row in aligned
+        ]
+
+    second = None
+    if test.after is not None and rows.after is not None:
+        second = side(test.after, rows.after)
+    return survival(side(test.before, rows.before), second)
+
+
+def _slices(rows: Rows, split: Callable[[str], list[str]], bootstrap: _Bootstrap) -> dict[str, Any]:
+    errors = _count(rows, split)
+    groups: list[Hashable] = groups_of(rows.utterances)[0]
+    found = slices(
+        rows.utterances,
+        errors.before,
+        errors.after,
+        groups,
+        resamples=bootstrap.resamples,
+        seed=bootstrap.seed,
+    )
+    return {"slices": found, "gaps": gaps(found)}
+
+
+def _terms(
+    rows: Rows,
+    general: Rows | None,
+    test: _Alignments,
+    general_test: _Alignments | None,
+    chosen: Normaliser,
+    listed: list[Term] | None,
+    train_texts: list[str] | None,
+    language: str,
+    bootstrap: _Bootstrap,
+) -> dict[str, Any] | None:
+    """Report terms, always in jargon-safe words; None when there is no list and nothing to mine one from."""
+    terms = listed
+    normaliser = text_rules.get("jargon-safe", listed, language=language)
+    if not terms and train_texts and general:
+        terms = mine(train_texts, general.references.values(), normaliser)
+    if not terms:
+        return None
+    if normaliser.hash != chosen.hash:
+        test = _align(rows, normaliser.words)
+        general_test = _align(general, normaliser.words) if general else None
+    report = term_report(
+        test.before,
+        test.after,
+        Matcher(terms, normaliser),
+        normaliser,
+        groups_of(rows.utterances)[0],
+        general_before=general_test.before if general_test else None,
+        general_after=general_test.after if general_test else None,
+        train_texts=train_texts,
+        resamples=bootstrap.resamples,
+        seed=bootstrap.seed,
+    )
+    return {"mined": not listed} | report

@@ -1,0 +1,247 @@
+"""Is a difference real: paired bootstrap over groups, matched-pairs segment test, Holm's correction."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import stdtr, stdtrit
+
+from speechft.score.wer import Aligned, Step
+
+MIN_GROUPS = 5  # with fewer speakers than this, drawing speakers says next to nothing: rows are drawn
+CONFIDENCE = 0.95
+NORMAL_975 = 1.959963984540054
+CELLS_AT_ONCE = 2_000_000  # draws x distinct groups held in memory at one time: 16 MB
+SEGMENT_GOOD_WORDS = 2  # words both systems have right that close a segment, NIST's default
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval:
+    """A value and its 95 % interval; the interval is None when fewer than two groups could be drawn."""
+
+    value: float
+    low: float | None
+    high: float | None
+    p_value: float | None = None
+
+    @property
+    def ci95(self) -> list[float] | None:
+        """The interval as a list for JSON."""
+        return None if self.low is None or self.high is None else [self.low, self.high]
+
+    @property
+    def half_width(self) -> float | None:
+        """Half the interval's width."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Paired:
+    """A rate before and after, and their difference, from the same draws; `groups` is what was drawn."""
+
+    before: Interval
+    after: Interval
+    delta: Interval
+    groups: int
+    drew_rows: bool
+
+
+def paired_bootstrap(
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    denominators: NDArray[np.float64],
+    groups: Sequence[Hashable],
+    *,
+    resamples: int,
+    seed: int,
+    after_denominators: NDArray[np.float64] | None = None,
+) -> Paired | None:
+    """Bootstrap two rates and their difference by drawing whole groups, both systems on the same draw.
+
+    The percentile interval is stretched about the estimate by t(n-1)/1.96 x sqrt(n/(n-1)), n the number of
+    groups: plain percentiles are too narrow when few groups are drawn (Bisani and Ney 2004 for the paired
+    bootstrap of word errors; Hesterberg 2015, "What teachers should know about the bootstrap", for the
+    correction). With fewer than `MIN_GROUPS` groups, rows are drawn.
+
+    Args:
+        before: numerators of the first rate per row (such as errors), shape (rows,).
+        after: numerators of the second rate, shape (rows,).
+        denominators: such as reference words, shape (rows,).
+        groups: what each row belongs to: a speaker, a recording.
+        resamples: number of draws.
+        seed: of the draws; the same numbers in any order of rows of the same groups give the same interval.
+        after_denominators: when the second rate divides by something else.
+
+    Returns:
+        None when the denominators are all zero.
+    """
+    after_denominators = denominators if after_denominators is None else after_denominators
+    if not denominators.sum() or not after_denominators.sum():
+        return None
+    columns = np.stack([before, denominators, after, after_denominators])
+    sums, drew_rows = _sum_groups(columns, groups)
+    number = sums.shape[1]
+    first, second, difference = _rates(sums.sum(axis=1))
+    estimates = np.array([first, second, difference])
+    if number < 2:
+        alone = [Interval(value=float(value), low=None, high=None) for value in estimates]
+        return Paired(before=alone[0], after=alone[1], delta=alone[2], groups=number, drew_rows=drew_rows)
+    draws = np.concatenate(list(_draw(sums, resamples=resamples, seed=seed)), axis=1)
+    quantile = float(stdtrit(number - 1, 0.5 + CONFIDENCE / 2))
+    small_sample = math.sqrt(number / (number - 1))
+    widening = quantile / NORMAL_975 * small_sample
+    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
+    intervals = []
+    for value, drawn in zip(estimates, draws, strict=True):
+        drawn = drawn[np.isfinite(drawn)]
+        low, high = np.quantile(drawn, tails)
+        intervals.append(
+            Interval(
+                value=float(value),
+                low=float(value - (value - low) * widening),
+                high=float(value + (high - value) * widening),
+                p_value=_p_value(float(value), float(drawn.std()) * small_sample, number),
+            )
+        )
+    return Paired(
+        before=intervals[0], after=intervals[1], delta=intervals[2], groups=number, drew_rows=drew_rows
+    )
+
+
+def group_numbers(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
+    """Return each row's group as a number, and how many groups there are."""
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64), len(
+        numbers
+    )
+
+
+def _sum_groups(columns: NDArray[np.float64], groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], bool]:
+    """Add rows up by group, unless there are too few groups; order does not matter afterwards."""
+    numbers, number = group_numbers(groups)
+    if number < MIN_GROUPS:
+        used = columns[:, (columns[1] > 0) | (columns[3] > 0)]
+        return used, True
+    sums = np.stack([np.bincount(numbers, weights=column, minlength=number) for column in columns]).astype(
+        np.float64
+    )
+    return sums[:, (sums[1] > 0) | (sums[3] > 0)], False
+
+
+def _draw(sums: NDArray[np.float64], *, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
+    """Yield rates of draws, shape (3, draws): before, after, difference.
+
+    Groups with equal counts are interchangeable, so one multinomial over the distinct ones draws the same as
+    drawing every group; a corpus of a million words in short rows has a few thousand of them.
+    """
+    distinct, copies = np.unique(sums, axis=1, return_counts=True)
+    number = int(copies.sum())
+    generator = np.random.default_rng(seed)
+    size = max(1, CELLS_AT_ONCE // distinct.shape[1])
+    for start in range(0, resamples, size):
+        times = generator.multinomial(number, copies / number, size=min(size, resamples - start))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            yield np.stack(_rates(times @ distinct.T))
+
+
+def _rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    first, second = sums[..., 0] / sums[..., 1], sums[..., 2] / sums[..., 3]
+    return first, second, second - first
+
+
+def _p_value(value: float, standard_error: float, number: int) -> float:
+    if standard_error < 1e-15:
+        return 1.0 if abs(value) < 1e-15 else 0.0
+    return float(2 * stdtr(number - 1, -abs(value) / standard_error))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Return p values corrected for their number (Holm 1979): the chance of any false alarm among them."""
+    corrected = [0.0] * len(p_values)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = highest
+    return corrected
+
+
+@dataclass(frozen=True, kw_only=True)
+class SegmentTest:
+    """The matched-pairs sentence-segment word error test; positive: the first system makes more errors."""
+
+    statistic: float
+    p_value: float
+    segments: int
+    mean: float
+
+
+def mapsswe(first: Sequence[Aligned], second: Sequence[Aligned]) -> SegmentTest:
+    """Compare two systems by the errors in each stretch between words that both have right.
+
+    Gillick and Cox 1989, "Some statistical issues in the comparison of speech recognition algorithms", as
+    NIST's sc_stats does it: segments are closed by two words right in both systems, and Z is the mean
+    difference of errors over its standard error, compared with the normal distribution. Segments depend on
+    the alignment: with `nist.align`'s the result is sc_stats' own.
+
+    Args:
+        first: rows of the first system.
+        second: the same rows of the second system, in the same order.
+    """
+    differences: list[int] = []
+    for one, two in zip(first, second, strict=True):
+        assert one.id == two.id
+        assert len(one.reference) == len(two.reference)
+        differences.extend(_segments(one, two))
+    number = len(differences)
+    mean = sum(differences) / number if number else 0.0
+    spread = sum((difference - mean) ** 2 for difference in differences)
+    statistic = mean / math.sqrt(spread / (number - 1) / number) if spread else 0.0
+    p_value = math.erfc(abs(statistic) / math.sqrt(2))
+    return SegmentTest(statistic=statistic, p_value=p_value, segments=number, mean=mean)
+
+
+def _segments(one: Aligned, two: Aligned) -> Iterator[int]:
+    """Yield, for each segment of one row, the first system's errors less the second's.
+
+    The row is read as one entry per reference word and a last one for its end; an entry is good when both
+    systems have the word right and insert nothing before it. Errors outside segments do not exist, and a
+    good word's errors are zero, so only the errors since the last close need to be kept.
+    """
+    length = len(one.reference)
+    wrong_one, inserted_one = _by_reference_word(one.steps, length)
+    wrong_two, inserted_two = _by_reference_word(two.steps, length)
+    errors_one = errors_two = good = 0
+    for index in range(length):
+        if inserted_one[index] or inserted_two[index]:
+            good = 0
+            errors_one += inserted_one[index]
+            errors_two += inserted_two[index]
+        if wrong_one[index] or wrong_two[index]:
+            good = 0
+            errors_one += wrong_one[index]
+            errors_two += wrong_two[index]
+            continue
+        good += 1
+        if good >= SEGMENT_GOOD_WORDS and (errors_one or errors_two):
+            yield errors_one - errors_two
+            errors_one = errors_two = 0
+    errors_one += inserted_one[length]
+    errors_two += inserted_two[length]
+    if errors_one or errors_two:
+        yield errors_one - errors_two
+
+
+def _by_reference_word(steps: Sequence[Step], length: int) -> tuple[list[int], list[int]]:
+    """Return 1 for each wrong reference word, and the words inserted before each and after the last."""
+    wrong = [0] * length
+    inserted = [0] * (length + 1)
+    for kind, reference_start, reference_end, hypothesis_start, hypothesis_end in steps:
+        if kind == "insert":
+            inserted[reference_start] += hypothesis_end - hypothesis_start
+        elif kind != "equal":
+            wrong[reference_start:reference_end] = [1] * (reference_end - reference_start)
+    return wrong, inserted

@@ -1,0 +1,223 @@
+"""The score as Markdown that can be pasted into a pull request: every number with the words it rests on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+RATE_NAMES = {
+    "wer": "word errors",
+    "cer": "character errors",
+    "raw_wer": "word errors, raw text",
+    "whisper_wer": "word errors, Whisper's normaliser",
+    "general_wer": "word errors, general speech",
+}
+TERM_NAMES = {
+    "recall": "term recall",
+    "precision": "term precision",
+    "f1": "term F1",
+    "seen_recall": "recall of terms seen in training",
+    "unseen_recall": "recall of unseen terms",
+    "term_wer": "word errors on term words",
+    "other_wer": "word errors on other words",
+}
+SURVIVAL_NAMES = {
+    "loops": "rows with a loop",
+    "early_stops": "rows that stop early",
+    "words_on_silence": "silent rows with words",
+    "wrong_script": "rows in the wrong script",
+    "lost_punctuation": "rows that lost all punctuation",
+    "lost_case": "rows that lost all capitals",
+}
+CONFUSIONS_SHOWN = 8
+WORST_SHOWN = 5
+SLICES_SHOWN = 40
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the result of `score_run` as Markdown.
+
+    Tables: rates (with 95 % intervals and words), terms, slices, what else changed, and the rows that got
+    worse first. A rate that could not be measured is shown as `-`.
+    """
+    compared = "verdict" in result
+    parts = [result["verdict"]["sentence"]] if compared else []
+    parts.append(_rates(result, compared=compared))
+    for make in (_terms, _slices, _survival):
+        table = make(result, compared=compared)
+        if table:
+            parts.append(table)
+    if compared:
+        rows, segments = result["rows"], result["mapsswe"]
+        parts.append(
+            f"{rows['wins']} rows better, {rows['losses']} worse, {rows['ties']} the same; matched-pairs "
+            f"segment test over {segments['segments']} segments: z = {segments['statistic']:.2f}, "
+            f"p = {segments['p_value']:.2g}."
+        )
+        parts.append(_worst(result))
+    normaliser, groups = result["normaliser"], result["groups"]
+    parts.append(
+        f"Normaliser {normaliser['name']} {normaliser['version']} ({normaliser['hash']}); "
+        f"{groups['count']} {groups['what']}, intervals drawn over {groups['drawn']}."
+    )
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _rates(result: dict[str, Any], *, compared: bool) -> str:
+    rows = []
+    for key, name in RATE_NAMES.items():
+        rate = result.get(key)
+        if rate is None:
+            continue
+        size = f"{rate['characters']:,} characters" if key == "cer" else f"{rate['words']:,}"
+        if compared:
+            rows.append(
+                [
+                    name,
+                    _with_interval(rate["before"], rate["before_ci95"]),
+                    _with_interval(rate["after"], rate["after_ci95"]),
+                    _difference(rate["delta"], rate["delta_ci95"]),
+                    size,
+                ]
+            )
+        else:
+            rows.append([name, _with_interval(rate["value"], rate["ci95"]), size])
+    return table([*_columns("", compared=compared), "words"], rows)
+
+
+def _terms(result: dict[str, Any], *, compared: bool) -> str:
+    terms = result.get("terms")
+    if not terms or not terms["said"]:
+        return ""
+    rows = []
+    labels = ("before", "after") if compared else ("value",)
+    for key, name in TERM_NAMES.items():
+        sides = [terms[label] for label in labels]
+        if any(side[key] is None for side in sides):
+            continue
+        cells = [name, *(percent(side[key]) for side in sides)]
+        if compared:
+            delta = sides[1][key] - sides[0][key]
+            cells.append(_difference(delta, terms.get(f"{key}_delta_ci95")))
+        count = {"seen_recall": "seen_said", "unseen_recall": "unseen_said"}.get(key, "said")
+        count = {"term_wer": "term_words", "other_wer": "other_words"}.get(key, count)
+        unit = "words" if key.endswith("wer") else "times said"
+        size = f"{sides[0][count]:,} {unit}"
+        if key == "precision":
+            size = " and ".join(f"{side['written']:,}" for side in sides) + " times written"
+        rows.append([*cells, size])
+    alarms = [terms[label]["false_alarms"] for label in labels]
+    if None not in alarms:
+        cells = ["false alarms on general speech", *(str(alarm) for alarm in alarms)]
+        rows.append([*cells, *([f"{alarms[1] - alarms[0]:+d}"] if compared else []), _general_words(result)])
+    text = table([*_columns("", compared=compared), "of"], rows)
+    confusions = terms["confusions"][labels[-1]][:CONFUSIONS_SHOWN]
+    if confusions:
+        listed = "; ".join(
+            f"`{entry['term']}` as `{entry['written']}` ({entry['count']})" for entry in confusions
+        )
+        text += f"\n\nStill missed: {listed}." if compared else f"\n\nMissed: {listed}."
+    return text
+
+
+def _general_words(result: dict[str, Any]) -> str:
+    general = result.get("general_wer")
+    return f"{general['words']:,} words" if general else "-"
+
+
+def _slices(result: dict[str, Any], *, compared: bool) -> str:
+    found = result.get("slices") or []
+    rows = []
+    for entry in found[:SLICES_SHOWN]:
+        name = f"{entry['by']}: {entry['value']}"
+        if compared:
+            mark = " *" if entry["significant"] else ""
+            cells = [percent(entry["before"]), percent(entry["after"])]
+            rows.append(
+                [name, *cells, _difference(entry["delta"], entry["delta_ci95"]) + mark, f"{entry['words']:,}"]
+            )
+        else:
+            rows.append([name, _with_interval(entry["rate"], entry["ci95"]), f"{entry['words']:,}"])
+    if not rows:
+        return ""
+    text = table([*_columns("slice", compared=compared), "words"], rows)
+    if len(found) > SLICES_SHOWN:
+        text += f"\n\n{len(found) - SLICES_SHOWN} more slices are in score.json."
+    if compared:
+        text += "\n\n\\* a real difference, corrected for the number of slices (Holm)."
+    notes = [_gap(entry, compared=compared) for entry in result.get("gaps") or []]
+    return text + ("\n\n" + " ".join(notes) if notes else "")
+
+
+def _gap(entry: dict[str, Any], *, compared: bool) -> str:
+    suffix = "_after" if compared else ""
+    worst, best, gap = entry[f"worst{suffix}"], entry[f"best{suffix}"], entry[f"gap{suffix}"]
+    text = (
+        f"Worst {entry['by']}: {worst['value']} ({percent(worst['rate'])}, {worst['words']:,} words), "
+        f"best {best['value']} ({percent(best['rate'])}, {best['words']:,} words), gap {100 * gap:.1f} points"
+    )
+    return f"{text} ({100 * entry['gap_before']:.1f} before)." if compared else f"{text}."
+
+
+def _survival(result: dict[str, Any], *, compared: bool) -> str:
+    rows = []
+    for key, name in SURVIVAL_NAMES.items():
+        entry = result["survival"][key]
+        labels = ("before", "after") if compared else ("value",)
+        if not entry["rows"] or not any(entry[label] for label in labels):
+            continue
+        cells = [name, *(percent(entry[label]) for label in labels)]
+        if compared:
+            cells.append(_difference(entry["after"] - entry["before"], None))
+        rows.append([*cells, f"{entry['rows']:,}"])
+    return table([*_columns("", compared=compared), "rows"], rows) if rows else ""
+
+
+def _worst(result: dict[str, Any]) -> str:
+    rows = [
+        [
+            row["id"],
+            row["reference"],
+            row["before"],
+            row["after"],
+            f"{row['errors']['before']} to {row['errors']['after']}",
+        ]
+        for row in result["worst_rows"][:WORST_SHOWN]
+    ]
+    if not rows:
+        return ""
+    return "Rows that got worse:\n\n" + table(
+        ["row", "reference", "before", "after", "errors"], rows, numbers=False
+    )
+
+
+def table(heading: list[str], rows: list[list[str]], *, numbers: bool = True) -> str:
+    """Return a Markdown table: the first column to the left, and the others too unless they are numbers."""
+    marks = [":--", *(["--:" if numbers else ":--"] * (len(heading) - 1))]
+    lines = [heading, marks, *([_cell(cell) for cell in row] for row in rows)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def percent(rate: float | None) -> str:
+    """Write a fraction as a percentage, or `-`."""
+    return "-" if rate is None else f"{100 * rate:.1f} %"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _columns(first: str, *, compared: bool) -> list[str]:
+    return [first, "before", "after", "difference in points (95 %)"] if compared else [first, "rate (95 %)"]
+
+
+def _with_interval(rate: float | None, ci95: list[float] | None) -> str:
+    if rate is None or ci95 is None:
+        return percent(rate)
+    return f"{percent(rate)} ({100 * ci95[0]:.1f} to {100 * ci95[1]:.1f})"
+
+
+def _difference(delta: float | None, ci95: list[float] | None) -> str:
+    if delta is None:
+        return "-"
+    text = f"{100 * delta:+.1f}"
+    return text if ci95 is None else f"{text} ({100 * ci95[0]:+.1f} to {100 * ci95[1]:+.1f})"

@@ -1,0 +1,443 @@
+"""The stages of a run, composed from the rooms: each reads files, writes its own folder, and records what it did.
+
+A stage whose settings and inputs are unchanged is done and says so without importing torch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from speechft import files, manifest
+from speechft.config import Pipeline
+from speechft.errors import InputError
+from speechft.manifest import Utterance
+
+if TYPE_CHECKING:
+    from speechft.whisper.load import Device, Whisper
+
+log = logging.getLogger(__name__)
+
+ORDER = ("ingest", "augment", "encode", "finetune", "transcribe", "score", "report")
+FORMATS = {"ingest": 1, "augment": 1, "encode": 1, "finetune": 1, "transcribe": 1, "score": 1, "report": 1}
+CHOOSING = ("dev", "general_dev")  # roles that may decide something
+REPORTED = ("test", "general_test")  # roles that decide nothing
+LABEL_LIMIT = 448 - 8  # tokens: room for the prompt, two timestamps and the end
+
+
+@dataclass(frozen=True)
+class Run:
+    """A pipeline and the folder its results live in."""
+
+    pipeline: Pipeline
+    dir: Path
+
+    @property
+    def states(self) -> Path:
+        return self.dir.parent / "states"
+
+    @cached_property
+    def base_files(self) -> list[Path]:
+        """The base model's directory when it is local: its files are inputs."""
+        base = self.pipeline.model.base
+        if base == "nano":
+            return [Path(__file__).resolve().parent / "models" / "nano"]
+        return [Path(base)] if Path(base).is_dir() else []
+
+    def table(self, *names: str) -> dict[str, Any]:
+        """Settings of some tables of the pipeline, as JSON values."""
+        tree = self.pipeline.model_dump(mode="json")
+        return {name: tree[name] for name in names}
+
+    def stage(self, name: str, *, settings: dict[str, Any], inputs: list[Path], seed: int | None = None) -> files.Stage:
+        return files.Stage(self.dir, name, settings=settings, inputs=inputs, format=FORMATS[name], seed=seed)
+
+    def rows(self, role: str) -> list[Utterance]:
+        """A role's rows after ingest; none when the role was not named."""
+        path = self.dir / "ingest" / f"{role}.jsonl"
+        return manifest.read(path) if path.exists() else []
+
+
+def run_stages(run: Run, names: tuple[str, ...] = ORDER) -> dict[str, bool]:
+    """Run stages in order; tells for each whether there was work to do.
+
+    Raises:
+        InputError: the user's input is at fault; nothing finished is lost.
+    """
+    did = {}
+    for name in names:
+        did[name] = STAGES[name](run)
+        if not did[name]:
+            log.info("%s: up to date", name)
+    return did
+
+
+def _roles(run: Run) -> dict[str, list[Path]]:
+    data = run.pipeline.data
+    named = {"train": data.train, "dev": data.dev, "test": data.test, "general": data.general}
+    return {role: list(paths) for role, paths in named.items() if paths}
+
+
+def ingest(run: Run) -> bool:
+    """Manifests in; checked rows per role, rejects and the leak audit out."""
+    data, roles = run.pipeline.data, _roles(run)
+    for paths in roles.values():
+        for path in paths:
+            if not path.exists():
+                raise InputError(f"{path}: there is no such manifest; correct the pipeline's [data] table")
+    inputs = [path for paths in roles.values() for path in paths] + ([data.terms] if data.terms else [])
+    if data.terms and not data.terms.exists():
+        raise InputError(f"{data.terms}: there is no such term list; correct data.terms")
+    stage = run.stage("ingest", settings=run.table("data"), inputs=inputs)
+    if stage.up_to_date():
+        return False
+    stage.begin()
+    from speechft.ingest.stage import ingest as read_and_check
+
+    counts = read_and_check(
+        roles,
+        out=stage.dir,
+        allow_leaks=list(data.allow_leaks),
+        max_rejected_share=data.max_rejected_share,
+        general_dev_share=data.general_dev_share,
+        split_by=data.split_by,
+        seed=1,
+    )
+    stage.finish(counts, _outputs(stage))
+    return True
+
+
+def augment(run: Run) -> bool:
+    """Views of the training rows and fixed conditions of the test rows, as FLAC with rows that say what was done."""
+    pipeline = run.pipeline
+    inputs = [run.dir / "ingest" / "train.jsonl", run.dir / "ingest" / "test.jsonl"]
+    stage = run.stage("augment", settings=run.table("augment", "conditions"), inputs=inputs, seed=pipeline.augment.seed)
+    if stage.up_to_date():
+        return False
+    from speechft.augment import plan
+    from speechft.augment.views import make_conditions, make_views
+
+    plan.check(pipeline.augment.transforms, pipeline.conditions)
+    stage.begin()
+    with progress("augment") as tell:
+        views = make_views(
+            run.rows("train"),
+            count=pipeline.augment.views,
+            settings=pipeline.augment.transforms,
+            seed=pipeline.augment.seed,
+            out=stage.dir / "views",
+            bank=stage.dir / "rooms.npz",
+            progress=tell,
+        )
+        conditions = make_conditions(
+            run.rows("test"),
+            conditions=pipeline.conditions,
+            seed=pipeline.augment.seed,
+            out=stage.dir / "conditions",
+            bank=stage.dir / "rooms.npz",
+            progress=tell,
+        )
+    manifest.write(stage.dir / "conditions.jsonl", conditions)
+    manifest.write(stage.dir / "train.jsonl", views)
+    counts = {"in": len(run.rows("train")), "out": len(views), "conditions": len(conditions), "rejected": {}}
+    stage.finish(counts, [stage.dir / "train.jsonl", stage.dir / "conditions.jsonl"])
+    return True
+
+
+def _evaluated(run: Run) -> dict[str, list[Utterance]]:
+    """Rows that are decoded: those that choose, and those that are reported (test with its conditions)."""
+    roles = {role: run.rows(role) for role in (*CHOOSING, *REPORTED)}
+    roles["test"] += manifest.read(run.dir / "augment" / "conditions.jsonl")
+    return {role: rows for role, rows in roles.items() if rows}
+
+
+def _model_settings(run: Run) -> dict[str, Any]:
+    return run.table("model")["model"]
+
+
+def _load_base(run: Run) -> Whisper:
+    from speechft.whisper import load
+
+    model = run.pipeline.model
+    return load.load(model.base, revision=model.revision, language=model.language, task=model.task)
+
+
+def _device() -> Device:
+    from speechft.whisper import load
+
+    device = load.choose_device()
+    log.info("device: %s", device.label)
+    return device
+
+
+def encode(run: Run) -> bool:
+    """Encoder states of every view's packed windows and of every row that will be decoded, once."""
+    pipeline = run.pipeline
+    inputs = [run.dir / "augment" / "train.jsonl", run.dir / "augment" / "conditions.jsonl", *run.base_files]
+    inputs += [p for role in (*CHOOSING, *REPORTED, "general_train") if (p := run.dir / "ingest" / f"{role}.jsonl").exists()]
+    settings = {"model": _model_settings(run), "encode": run.table("encode")["encode"], "seed": pipeline.augment.seed}
+    settings["from_audio"] = not _from_states(run)
+    stage = run.stage("encode", settings=settings, inputs=inputs)
+    if stage.up_to_date() and _stores_exist(run):
+        return False
+    stage.begin()
+    from speechft.whisper import load, states
+
+    whisper, device = _load_base(run), _device()
+    windows, rejects = _plan_windows(run, whisper)
+    singles = [row for rows in _evaluated(run).values() for row in rows]
+    encoder_hash = load.encoder_hash(whisper.model)
+    plans: dict[str, Any] = {}
+    wanted = [("evaluated", _single_windows(singles))]
+    if _from_states(run):
+        wanted.append(("train", windows))
+    sizes = {name: states.size_gb(len(content), whisper.model.config) for name, content in wanted}
+    log.info("encode: %s windows, %.2f GB of states", f"{sum(len(c) for _, c in wanted):,}", sum(sizes.values()))
+    states.check_disk(run.states, sum(sizes.values()))
+    with progress("encode") as tell:
+        done = 0
+        for name, content in wanted:
+            key = states.key(
+                encoder_hash, [_identity(w) for w in content], dtype=pipeline.encode.dtype, precision=str(device.precision)
+            )
+            total = sum(len(c) for _, c in wanted)
+            states.keep(
+                run.states / key,
+                count=len(content),
+                render=lambda number, content=content: _render(content[number]),
+                encoder=whisper.model.model.encoder,
+                n_mels=whisper.n_mels,
+                device=device,
+                dtype=pipeline.encode.dtype,
+                progress=lambda n, done=done, total=total: tell(done + n, total),
+            )
+            done += len(content)
+            plans[name] = {"key": key, "count": len(content), "gb": round(sizes[name], 3)}
+    plans["evaluated"]["ids"] = [row.id for row in singles]
+    files.write_json(stage.dir / "stores.json", plans)
+    files.write_jsonl(stage.dir / "rejects.jsonl", rejects)
+    files.write_jsonl(stage.dir / "windows.jsonl", (_window_row(w) for w in windows))
+    counts = {"in": len(singles) + sum(len(w.placed) for w in windows), "out": sum(p["count"] for p in plans.values())}
+    reasons = {"label too long": len(rejects)} if rejects else {}
+    stage.finish({**counts, "rejected": reasons}, _outputs(stage), device=device.label, states_gb=round(sum(sizes.values()), 3))
+    return True
+
+
+def _from_states(run: Run) -> bool:
+    strategy = run.pipeline.finetune.strategy
+    return strategy not in ("full", "scratch") and not (strategy == "progressive" and run.pipeline.finetune.encoder_layers)
+
+
+def _stores_exist(run: Run) -> bool:
+    plans = files.read_json(run.dir / "encode" / "stores.json")
+    return all((run.states / plan["key"]).is_dir() for plan in plans.values())
+
+
+def _plan_windows(run: Run, whisper: Whisper) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Packed windows of every view, domain and replay; rows whose label is too long are named, never cut."""
+    from speechft.whisper import tokens, windows
+
+    settings, seed = run.pipeline.encode, run.pipeline.augment.seed
+    domain = manifest.read(run.dir / "augment" / "train.jsonl")
+    groups = [(f"v{view}", view, [u for u in domain if u.view == view]) for view in sorted({u.view for u in domain})]
+    if run.pipeline.finetune.replay_share > 0:
+        groups.append(("replay", 0, run.rows("general_train")))
+    planned, rejects = [], []
+    for name, view, rows in groups:
+        counts = {row.id: len(tokens.encode_text(whisper.tokenizer, row.text or "")) for row in rows}
+        fit = [row for row in rows if counts[row.id] <= LABEL_LIMIT]
+        rejects += [
+            {"id": row.id, "reason": "label too long", "detail": f"{counts[row.id]} tokens, over {LABEL_LIMIT}"}
+            for row in rows
+            if counts[row.id] > LABEL_LIMIT
+        ]
+        packed = windows.pack(
+            fit,
+            view=view,
+            seed=seed,
+            gap_s=settings.gap_s,
+            single_share=settings.single_share if settings.pack else 1.0,
+            max_tokens=LABEL_LIMIT,
+            token_counts=counts,
+        )
+        planned += [dataclasses.replace(w, id=f"{name}-{w.id}") for w in packed]
+    return planned, rejects
+
+
+def _single_windows(rows: list[Utterance]) -> list[Any]:
+    from speechft.whisper import windows
+
+    return [
+        windows.Window(id=row.id, placed=(windows.Placed(utterance=row, start_s=0.0, end_s=min(30.0, row.duration or 30.0)),))
+        for row in rows
+    ]
+
+
+def _identity(window: Any) -> list[Any]:
+    """What a window's states depend on: audio files as they are now, segments and places."""
+    parts = []
+    for placed in window.placed:
+        row = placed.utterance
+        stat = row.audio_filepath.stat()
+        parts.append([str(row.audio_filepath.name), stat.st_size, stat.st_mtime_ns, row.offset, row.duration, placed.start_s])
+    return parts
+
+
+def _render(window: Any) -> Any:
+    from speechft import audio
+    from speechft.whisper import windows
+
+    clips = [
+        audio.read(p.utterance.audio_filepath, offset_s=p.utterance.offset, duration_s=p.utterance.duration)
+        for p in window.placed
+    ]
+    return windows.assemble(clips, [p.start_s for p in window.placed])
+
+
+def _window_row(window: Any) -> dict[str, Any]:
+    return {
+        "id": window.id,
+        "view": max(p.utterance.view for p in window.placed),
+        "replay": window.id.startswith("replay-"),
+        "clips": [
+            {"id": p.utterance.id, "text": p.utterance.text or "", "start_s": p.start_s, "end_s": p.end_s,
+             "audio_filepath": str(p.utterance.audio_filepath), "offset": p.utterance.offset, "duration": p.utterance.duration}
+            for p in window.placed
+        ],
+    }  # fmt: skip
+
+
+def finetune(run: Run) -> bool:
+    """Train, then choose the blend with the base that is best on dev inside the forgetting budget."""
+    settings = run.pipeline.finetune
+    inputs = [run.dir / "encode" / "windows.jsonl", run.dir / "encode" / "stores.json"]
+    if run.pipeline.data.terms:
+        inputs.append(run.pipeline.data.terms)
+    wanted = {"finetune": run.table("finetune")["finetune"], "model": _model_settings(run), "normaliser": run.pipeline.score.normaliser}
+    stage = run.stage("finetune", settings=wanted, inputs=inputs, seed=settings.seed)
+    if stage.up_to_date():
+        return False
+    stage.begin()
+    from speechft import adaptation
+
+    facts = adaptation.adapt(run, stage.dir)
+    stage.finish(facts.pop("counts"), [stage.dir / "model", stage.dir / "curve.jsonl", stage.dir / "choice.json"], **facts)
+    return True
+
+
+def transcribe(run: Run) -> bool:
+    """Hypotheses of every reported row by the base and by the adapted model, through one decode path."""
+    inputs = [run.dir / "finetune" / "stage.json", run.dir / "encode" / "stores.json"]
+    settings = {"decode": run.table("decode")["decode"], "model": _model_settings(run)}
+    stage = run.stage("transcribe", settings=settings, inputs=inputs)
+    if stage.up_to_date():
+        return False
+    stage.begin()
+    from speechft import adaptation
+
+    facts = adaptation.transcribe_reported(run, stage.dir)
+    stage.finish(facts.pop("counts"), _outputs(stage), **facts)
+    return True
+
+
+def score(run: Run) -> bool:
+    """Counts, intervals, terms, slices and the verdict, from text alone."""
+    pipeline = run.pipeline
+    folder = run.dir / "transcribe"
+    inputs = [folder / f"{name}.jsonl" for name in ("before", "after", "general_before", "general_after") if (folder / f"{name}.jsonl").exists()]
+    inputs += [run.dir / "ingest" / "train.jsonl"] + ([pipeline.data.terms] if pipeline.data.terms else [])
+    settings = {"score": run.table("score")["score"], "forgetting_budget": pipeline.finetune.forgetting_budget}
+    stage = run.stage("score", settings=settings, inputs=inputs, seed=pipeline.score.seed)
+    if stage.up_to_date():
+        return False
+    stage.begin()
+    from speechft.score import score as scoring
+    from speechft.score import tables, terms
+
+    held = {path.stem: manifest.read(path, need_audio=False) for path in inputs if path.parent == folder}
+    result = scoring.score_run(
+        held["before"],
+        held["after"],
+        general_before=held.get("general_before"),
+        general_after=held.get("general_after"),
+        normaliser=pipeline.score.normaliser,
+        terms=terms.read_terms(pipeline.data.terms) if pipeline.data.terms else None,
+        train_texts=[row.text or "" for row in run.rows("train")],
+        smallest_gain=pipeline.score.smallest_gain,
+        forgetting_budget=pipeline.finetune.forgetting_budget,
+        resamples=pipeline.score.resamples,
+        seed=pipeline.score.seed,
+    )
+    files.write_json(stage.dir / "score.json", result)
+    with files.atomic_write(stage.dir / "table.md") as file:
+        file.write(tables.markdown(result))
+    stage.finish({"in": sum(map(len, held.values())), "out": len(held["before"]), "rejected": {}}, _outputs(stage))
+    return True
+
+
+def report(run: Run) -> bool:
+    """`report.json`, `report.html` and `report.md` at the run's root."""
+    inputs = [run.dir / name / "stage.json" for name in ORDER[:-1]] + [run.dir / "score" / "score.json"]
+    stage = run.stage("report", settings=run.table("model", "finetune", "data"), inputs=inputs)
+    if stage.up_to_date():
+        return False
+    stage.begin()
+    from speechft.report import collect, write
+
+    content = collect(run.dir, run.pipeline.model_dump(mode="json"))
+    outputs = write(content, run.dir)
+    stage.finish({"in": len(inputs), "out": len(outputs), "rejected": {}}, outputs)
+    return True
+
+
+def _outputs(stage: files.Stage) -> list[Path]:
+    records = (files.STAGE_FILE, files.STARTED_FILE)
+    return [path for path in sorted(stage.dir.iterdir()) if path.is_file() and path.name not in records]
+
+
+class progress:
+    """A progress bar with time left on a terminal; elsewhere a line every ten seconds or so."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def __enter__(self) -> Callable[..., None]:
+        import time
+
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        console = Console(stderr=True)
+        self.bar: Progress | None = None
+        if console.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+            self.bar = Progress(*columns, console=console, transient=True)
+            self.bar.start()
+            task = self.bar.add_task(self.title, total=None)
+            return lambda done, total, note="": self.bar and self.bar.update(task, completed=done, total=total, description=f"{self.title} {note}")
+        started = spoken = time.monotonic()
+
+        def tell(done: int, total: int, note: str = "") -> None:
+            nonlocal spoken
+            now = time.monotonic()
+            if now - spoken > 10 and done:
+                left = (now - started) / done * (total - done)
+                log.info("%s: %s of %s, about %.0f s left%s", self.title, f"{done:,}", f"{total:,}", left, f", {note}" if note else "")
+                spoken = now
+
+        return tell
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+
+STAGES: dict[str, Callable[[Run], bool]] = {
+    "ingest": ingest, "augment": augment, "encode": encode, "finetune": finetune, "transcribe": transcribe,
+    "score": score, "report": report,
+}  # fmt: skip

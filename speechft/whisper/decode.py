@@ -1,0 +1,116 @@
+"""Hypotheses from encoder states: one decode path for before, after, dev scores during training, and deployment tests.
+
+Decoding is transformers' own `generate`, greedy or with a beam, stopping where the reference decoder stops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.modeling_outputs import BaseModelOutput
+
+from speechft.whisper import states, windows
+from speechft.whisper.load import Device, Whisper, quiet_transformers
+from speechft.whisper.tokens import REFERENCE_SAMPLE_LEN
+
+
+def decode(
+    whisper: Whisper,
+    encoded: torch.Tensor,
+    *,
+    device: Device,
+    beam: int = 1,
+    timestamps: bool = False,
+    prompt: str | None = None,
+    max_new_tokens: int = REFERENCE_SAMPLE_LEN - 4,
+) -> list[str]:
+    """Transcribe windows.
+
+    Args:
+        encoded: states, shape (batch, 1500, d_model), any float type.
+        beam: beam width; 1 is greedy.
+        timestamps: let the model write timestamps (they are not part of the text returned).
+        prompt: previous text, such as a list of terms.
+
+    Returns:
+        one transcript a window, spaces trimmed.
+    """
+    return [
+        _text(whisper, row)
+        for row in decode_ids(
+            whisper, encoded, device=device, beam=beam, timestamps=timestamps, prompt=prompt, max_new_tokens=max_new_tokens
+        )
+    ]
+
+
+def decode_ids(
+    whisper: Whisper, encoded: torch.Tensor, *, device: Device, beam: int = 1, timestamps: bool = False,
+    prompt: str | None = None, max_new_tokens: int = REFERENCE_SAMPLE_LEN - 4,
+) -> list[list[int]]:  # fmt: skip
+    """As `decode`, but the generated token ids, prompt and padding left out."""
+    options: dict[str, Any] = {"return_timestamps": timestamps, "num_beams": beam, "do_sample": False}
+    if whisper.multilingual:
+        options |= {"language": whisper.language, "task": whisper.task}
+    if prompt:
+        options["prompt_ids"] = torch.tensor(whisper.tokenizer.get_prompt_ids(prompt)).to(device.name)
+    positions = encoded.shape[1]
+    if device.name == "cpu":  # the fused kernel takes 5x as long as plain products for one query over 1,500 keys
+        whisper.model.set_attn_implementation("eager")
+    with torch.inference_mode(), device.autocast(), quiet_transformers():
+        output = whisper.model.to(device.name).generate(
+            input_features=torch.zeros(len(encoded), whisper.n_mels, 2 * positions, device=device.name),
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.to(device.name, torch.float32)),
+            max_new_tokens=max_new_tokens,
+            **options,
+        )
+    ended = {whisper.ids.end}
+    return [[token for token in row if token not in ended] for row in output.tolist()]
+
+
+def _text(whisper: Whisper, row: list[int]) -> str:
+    plain = [token for token in row if token < whisper.ids.end or token > whisper.ids.first_timestamp + 1500]
+    text: str = whisper.tokenizer.decode(plain, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text.strip()
+
+
+def from_store(
+    whisper: Whisper, store: states.Store, numbers: Sequence[int], *, device: Device, batch: int, beam: int = 1,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[str]:  # fmt: skip
+    """Transcribe kept windows, in the order asked for."""
+    texts: list[str] = []
+    for start in range(0, len(numbers), batch):
+        texts += decode(whisper, store.read(numbers[start : start + batch]), device=device, beam=beam)
+        progress(len(texts))
+    return texts
+
+
+def from_audio(
+    whisper: Whisper, clips: Sequence[np.ndarray], *, device: Device, batch: int = 8, beam: int = 1,
+    progress: Callable[[int], None] = lambda done: None,
+) -> list[str]:  # fmt: skip
+    """Transcribe clips of at most 30 s of float32 samples at 16 kHz."""
+    texts: list[str] = []
+    encoder = whisper.model.model.encoder.to(device.name)
+    for start in range(0, len(clips), batch):
+        features = torch.stack(
+            [windows.log_mel(windows.pad_window(clip), n_mels=whisper.n_mels) for clip in clips[start : start + batch]]
+        )
+        texts += decode(whisper, states.encode(encoder, features, device), device=device, beam=beam)
+        progress(len(texts))
+    return texts
+
+
+def thirty_second_pieces(samples: np.ndarray) -> Iterator[np.ndarray]:
+    """Cut a long recording at the quietest moment of each window's last 5 s."""
+    position = 0
+    while len(samples) - position > windows.N_SAMPLES:
+        tail_first = position + windows.N_SAMPLES - 5 * 16000
+        frames = samples[tail_first : position + windows.N_SAMPLES].reshape(-1, 800)  # 50 ms
+        end = tail_first + (int(np.argmin((frames**2).mean(axis=1))) + 1) * 800
+        yield samples[position:end]
+        position = end
+    yield samples[position:]

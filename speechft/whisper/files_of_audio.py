@@ -1,0 +1,26 @@
+"""Transcribe audio files of any length: long ones are cut at quiet moments into pieces of at most 30 s."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from speechft import audio
+from speechft.whisper import decode, load
+
+
+def transcribe(
+    paths: Sequence[Path], *, model: str = "nano", language: str | None = None
+) -> Iterator[tuple[Path, str]]:
+    """Yield each file with its transcript.
+
+    Raises:
+        InputError: the model or a file cannot be used.
+    """
+    for path in paths:
+        audio.probe(path)  # a missing file is told before the model is loaded
+    whisper, device = load.load(model, language=language), load.choose_device()
+    for path in paths:
+        pieces = list(decode.thirty_second_pieces(audio.read(path)))
+        texts = decode.from_audio(whisper, pieces, device=device)
+        yield path, " ".join(text for text in texts if text)

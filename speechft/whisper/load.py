@@ -1,0 +1,240 @@
+"""Load any Whisper (the shipped `nano`, a hub id or a directory), choose where it runs, and save one so that it loads.
+
+What differs between checkpoints (mel bins, vocabulary, start tokens, positions) is read from the checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from speechft.errors import InputError
+from speechft.whisper import tokens
+
+logger = logging.getLogger(__name__)
+
+NANO = Path(__file__).resolve().parent.parent / "models" / "nano"
+MULTILINGUAL_VOCABULARY = 51865  # the reference's own rule: vocabularies of at least this size have languages
+WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """Where and how precisely things run, and why."""
+
+    name: str
+    precision: torch.dtype
+    reason: str
+
+    @property
+    def label(self) -> str:
+        return f"{self.name}, {str(self.precision).removeprefix('torch.')} ({self.reason})"
+
+    @contextlib.contextmanager
+    def autocast(self) -> Iterator[None]:
+        """Mixed precision where the device has it; float32 weights stay float32."""
+        if self.precision == torch.float32:
+            yield
+        else:
+            with torch.autocast(self.name, dtype=self.precision):
+                yield
+
+
+def choose_device() -> Device:
+    """CUDA where it is (bf16 where the card has it), else the CPU (bf16 where the processor multiplies in it)."""
+    if torch.cuda.is_available():
+        card = torch.cuda.get_device_name()
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return Device(name="cuda", precision=torch.bfloat16, reason=f"{card} has bf16")
+        return Device(name="cuda", precision=torch.float16, reason=f"{card} has no bf16")
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for flag in ("amx_bf16", "avx512_bf16"):
+            if flag in flags:
+                return Device(name="cpu", precision=torch.bfloat16, reason=f"no CUDA; the processor has {flag}")
+    return Device(name="cpu", precision=torch.float32, reason="no CUDA, no bf16 in the processor")
+
+
+@dataclass(kw_only=True)
+class Whisper:
+    """A model with what is needed to feed it and to read it."""
+
+    model: Any  # transformers.WhisperForConditionalGeneration, float32
+    tokenizer: Any
+    ids: tokens.Layout
+    name: str
+    revision: str | None
+    source: Path | None
+    language: str | None
+    task: str | None
+    trained: bool = False  # whether its weights may differ from the base's
+
+    @property
+    def multilingual(self) -> bool:
+        return len(self.ids.prompt) > 1
+
+    @property
+    def n_mels(self) -> int:
+        return int(self.model.config.num_mel_bins)
+
+
+def find(base: str, *, revision: str | None = None) -> tuple[Path, str | None]:
+    """The local directory of a base model, fetched from the hub if it is a hub id, and its exact revision.
+
+    Raises:
+        InputError: no such directory, a directory without weights, or the hub cannot be reached.
+    """
+    if base == "nano":
+        return NANO, None
+    path = Path(base).expanduser()
+    if path.is_dir():
+        _check_directory(path)
+        return path, None
+    if base.startswith((".", "/", "~")) or base.count("/") != 1:
+        raise InputError(f"model.base = {base!r}: there is no such directory; give `nano`, a hub id or a directory")
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(base, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"])
+    except Exception as error:  # the hub's client raises many unrelated types for "not reachable"
+        raise InputError(
+            f"model.base = {base!r} (revision {revision or 'main'}) could not be fetched from the model hub and is "
+            f"not in its local cache ({type(error).__name__}); use model.base=nano, or a local directory"
+        ) from error
+    _check_directory(Path(folder))
+    return Path(folder), Path(folder).name
+
+
+def _check_directory(path: Path) -> None:
+    if not (path / "config.json").is_file():
+        raise InputError(f"{path}: holds no config.json; a model directory has config, weights and tokenizer files")
+    if not any((path / name).is_file() for name in WEIGHT_FILES):
+        raise InputError(f"{path}: holds no weights ({' or '.join(WEIGHT_FILES[:2])}); copy the whole model directory")
+    try:
+        kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}/config.json: is not valid JSON ({error})") from error
+    if kind != "whisper":
+        raise InputError(f"{path}: is a {kind!r} model; speechft adapts Whisper models")
+
+
+def load(
+    base: str, *, revision: str | None = None, language: str | None = None, task: str | None = None
+) -> Whisper:
+    """Load a Whisper in float32, whatever precision it is stored in.
+
+    Raises:
+        InputError: it cannot be found, is not a Whisper, or its files are damaged.
+    """
+    path, found_revision = find(base, revision=revision)
+    try:
+        with quiet_transformers():
+            model = transformers.WhisperForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+            tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: cannot be loaded as a Whisper model ({first})") from error
+    except Exception as error:  # safetensors raises its own type for a truncated file
+        if type(error).__module__.startswith("safetensors") or "Safetensor" in type(error).__name__:
+            raise InputError(f"{path}: the weights are damaged ({error}); copy them again") from error
+        raise
+    multilingual = is_multilingual(model)
+    ids = tokens.layout(tokenizer, multilingual=multilingual, language=language, task=task)
+    model.eval()
+    return Whisper(
+        model=model,
+        tokenizer=tokenizer,
+        ids=ids,
+        name=base,
+        revision=found_revision,
+        source=path,
+        language=(language or "en") if multilingual else None,
+        task=(task or "transcribe") if multilingual else None,
+    )
+
+
+def is_multilingual(model: Any) -> bool:
+    """From the generation config when it says so, else by the reference's rule of vocabulary size."""
+    stated = getattr(model.generation_config, "is_multilingual", None)
+    return bool(stated) if stated is not None else model.config.vocab_size >= MULTILINGUAL_VOCABULARY
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Without the library's own progress bars and notices, which say nothing a user can act on."""
+    from transformers.utils import logging as library_logging
+
+    verbosity, bars = library_logging.get_verbosity(), library_logging.is_progress_bar_enabled()
+    library_logging.set_verbosity_error()
+    library_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library_logging.set_verbosity(verbosity)
+        if bars:
+            library_logging.enable_progress_bar()
+
+
+def encoder_hash(model: Any) -> str:
+    """Hex SHA-256 of the encoder's weights: the part of a state's key that says which encoder made it."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.model.encoder.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def save(whisper: Whisper, out: Path, *, half: bool = False) -> None:
+    """Write a model directory that transformers, faster-whisper and openai-whisper's converters can read.
+
+    Writes weights, config, generation config, tokenizer (also vocab.json and merges.txt) and both forms of the
+    feature extractor's settings: `processor_config.json`, and `preprocessor_config.json`, without which
+    faster-whisper assumes 80 mel bins.
+    """
+    staging = out.with_name(f".{out.name}.partial")
+    if staging.exists():
+        shutil.rmtree(staging)
+    staging.mkdir(parents=True)
+    model = whisper.model
+    with quiet_transformers():
+        if half:
+            model = transformers.WhisperForConditionalGeneration(model.config).half()
+            model.load_state_dict({k: v.half() for k, v in whisper.model.state_dict().items()})
+            model.generation_config = whisper.model.generation_config
+        model.save_pretrained(staging)
+        extractor = transformers.WhisperFeatureExtractor(feature_size=whisper.n_mels)
+        transformers.WhisperProcessor(extractor, whisper.tokenizer).save_pretrained(staging)
+        extractor.save_pretrained(staging)
+        whisper.tokenizer.save_vocabulary(str(staging))
+    for path in staging.iterdir():
+        path.chmod(0o644)
+    if out.exists():
+        shutil.rmtree(out)
+    staging.rename(out)
+
+
+def release_tokens(whisper: Whisper, texts: list[str]) -> list[str]:
+    """Take tokens that the given texts need off the generation config's suppression lists.
+
+    The released models suppress `/ # ( ) : _ = > @` and more, so `120/80 mg/dL` can never be written.
+
+    Returns:
+        the released tokens, as text, for the report.
+    """
+    config = whisper.model.generation_config
+    needed = {token for text in texts for token in tokens.encode_text(whisper.tokenizer, text)}
+    suppressed = list(getattr(config, "suppress_tokens", None) or [])
+    released = [token for token in suppressed if token in needed]
+    if released:
+        config.suppress_tokens = [token for token in suppressed if token not in needed]
+    return [whisper.tokenizer.decode([token]).strip() for token in released]

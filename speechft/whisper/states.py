@@ -1,0 +1,173 @@
+"""Encoder states on disk: a frozen encoder runs once per window, and every epoch, strategy and run reads the result.
+
+A store is a folder of shards, `shard-00000.npy` of shape (windows, 1500, d_model) in half precision, each followed by
+`shard-00000.json` with its SHA-256: a shard without that record was not finished. The store's key is made of the
+encoder's weights, the audio, the transforms, the packing and the precision, so a changed input is a new store.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from speechft import files
+from speechft.errors import InputError
+from speechft.whisper import windows
+from speechft.whisper.load import Device
+
+logger = logging.getLogger(__name__)
+
+FORMAT = 1
+SHARD_WINDOWS = 64
+STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Store:
+    """A complete folder of states; `read` maps shards into memory, so only touched pages are loaded."""
+
+    path: Path
+    count: int
+    dtype: str
+
+    def read(self, numbers: Sequence[int]) -> torch.Tensor:
+        """States of some windows, float16 or bfloat16, shape (len(numbers), 1500, d_model)."""
+        rows = []
+        for number in numbers:
+            shard = np.load(self.path / _shard_name(number // SHARD_WINDOWS), mmap_mode="r")
+            rows.append(torch.from_numpy(np.array(shard[number % SHARD_WINDOWS])))
+        states = torch.stack(rows)
+        return states.view(torch.bfloat16) if self.dtype == "bfloat16" else states
+
+
+def _shard_name(shard: int) -> str:
+    return f"shard-{shard:05d}.npy"
+
+
+def key(encoder_hash: str, plan: object, *, dtype: str, precision: str) -> str:
+    """The identity of a store: 20 hex digits over everything that decides its content."""
+    what = json.dumps([FORMAT, encoder_hash, dtype, precision, plan], sort_keys=True)
+    return hashlib.sha256(what.encode()).hexdigest()[:20]
+
+
+def size_gb(count: int, config: Any) -> float:
+    """Disk that `count` windows take, in 10^9 bytes."""
+    return count * config.max_source_positions * config.d_model * 2 / 1e9
+
+
+def check_disk(root: Path, needed_gb: float) -> None:
+    """Refuse before the first byte when the disk is too small.
+
+    Raises:
+        InputError: less is free than the states need.
+    """
+    root.mkdir(parents=True, exist_ok=True)
+    free_gb = shutil.disk_usage(root).free / 1e9
+    if needed_gb * 1.02 > free_gb:
+        raise InputError(
+            f"the encoder states need {needed_gb:.2f} GB and {root} has {free_gb:.2f} GB free; "
+            "free some disk, lower augment.views, or put the run elsewhere with RUNS="
+        )
+
+
+def keep(
+    path: Path,
+    *,
+    count: int,
+    render: Callable[[int], np.ndarray],
+    encoder: Any,
+    n_mels: int,
+    device: Device,
+    dtype: str,
+    batch: int = 8,
+    progress: Callable[[int], None] = lambda done: None,
+) -> Store:
+    """Encode windows into a store, going on after the last whole shard of an earlier attempt.
+
+    Args:
+        path: the store's folder, named by its key.
+        count: number of windows.
+        render: gives window `number` as 480,000 samples; called in another thread, ahead of the encoder.
+        encoder: the model's encoder, float32.
+        n_mels: mel bins the encoder expects.
+        dtype: "float16" or "bfloat16".
+        batch: windows per forward pass.
+        progress: told the number of windows done.
+
+    Returns:
+        the complete store.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    encoder.to(device.name).eval()
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        for shard in range((count + SHARD_WINDOWS - 1) // SHARD_WINDOWS):
+            numbers = range(shard * SHARD_WINDOWS, min(count, (shard + 1) * SHARD_WINDOWS))
+            if not _is_whole(path, shard, len(numbers)):
+                _write_shard(path, shard, numbers, render, encoder, n_mels, device, dtype, batch, pool, progress)
+            progress(numbers.stop)
+    return Store(path=path, count=count, dtype=dtype)
+
+
+def _is_whole(path: Path, shard: int, rows: int) -> bool:
+    """Whether a shard's record and bytes agree; a damaged shard is told and redone."""
+    record_path, data_path = (path / _shard_name(shard)).with_suffix(".json"), path / _shard_name(shard)
+    if not record_path.exists() or not data_path.exists():
+        return False
+    record = files.read_json(record_path)
+    if record["rows"] == rows and data_path.stat().st_size == record["size"]:
+        if data_path.stat().st_mtime_ns == record["mtime_ns"] or files.sha256(data_path) == record["sha256"]:
+            return True
+    logger.warning("%s: the shard is damaged and is encoded again", data_path)
+    return False
+
+
+def verify(store: Store) -> list[str]:
+    """Names of shards whose bytes differ from their checksums (reads everything)."""
+    shards = (store.count + SHARD_WINDOWS - 1) // SHARD_WINDOWS
+    bad = []
+    for shard in range(shards):
+        record = files.read_json((store.path / _shard_name(shard)).with_suffix(".json"))
+        if files.sha256(store.path / _shard_name(shard)) != record["sha256"]:
+            bad.append(_shard_name(shard))
+    return bad
+
+
+def _write_shard(
+    path: Path, shard: int, numbers: range, render: Callable[[int], np.ndarray], encoder: Any, n_mels: int,
+    device: Device, dtype: str, batch: int, pool: ThreadPoolExecutor, progress: Callable[[int], None],
+) -> None:  # fmt: skip
+    pending = [pool.submit(_features, render, number, n_mels) for number in numbers]
+    rows = []
+    for start in range(0, len(pending), batch):
+        features = torch.stack([future.result() for future in pending[start : start + batch]])
+        rows.append(encode(encoder, features, device).to(STORED[dtype]).cpu())
+        progress(numbers.start + start + len(features))
+    states = torch.cat(rows)
+    array = (states.view(torch.int16) if dtype == "bfloat16" else states).numpy()
+    data_path = path / _shard_name(shard)
+    with files.atomic_write(data_path, "wb") as file:
+        np.save(file, array)
+    stat = data_path.stat()
+    record = {"rows": len(array), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": files.sha256(data_path)}
+    files.write_json(data_path.with_suffix(".json"), record)
+
+
+def _features(render: Callable[[int], np.ndarray], number: int, n_mels: int) -> torch.Tensor:
+    return windows.log_mel(windows.pad_window(render(number)), n_mels=n_mels)
+
+
+def encode(encoder: Any, features: torch.Tensor, device: Device) -> torch.Tensor:
+    """Run the encoder on log-mels (batch, n_mels, 3000); float states (batch, 1500, d_model) on the device."""
+    with torch.inference_mode(), device.autocast():
+        states: torch.Tensor = encoder(features.to(device.name)).last_hidden_state
+    return states

@@ -1,0 +1,181 @@
+"""Noise and babble sources: what is found, what is refused by name, what is never mixed."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechft.audio import SAMPLE_RATE, AudioError
+from speechft.augment import settings, sources
+from speechft.errors import InputError
+from speechft.manifest import Utterance
+
+RATE = SAMPLE_RATE
+
+
+def write(path: Path, *, duration_s: float = 1.0, rate: int = RATE, channels: int = 1) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    samples = 0.1 * np.random.default_rng(1).standard_normal((round(duration_s * rate), channels))
+    soundfile.write(path, samples, rate)
+    return path
+
+
+def row(path: Path, speaker: str | None = "a", **more: object) -> Utterance:
+    return Utterance(**{"id": path.stem, "audio_filepath": path, "text": "x", "speaker": speaker, **more})  # type: ignore[arg-type]
+
+
+def collect(
+    tables: dict,
+    rows: list[Utterance] | None = None,
+    *,
+    bank: Path = Path("rooms.npz"),
+    held_out: bool = False,
+) -> sources.Materials:
+    return sources.materials(
+        rows or [], settings=settings.check(tables), seed=1, bank=bank, held_out=held_out
+    )
+
+
+def test_a_folder_is_searched_whole_and_unreadable_files_are_named_and_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path / "street" / "a.wav")
+    write(tmp_path / "b.flac", duration_s=2.0, rate=44100, channels=2)
+    (tmp_path / "notes.txt").write_text("not audio, and not meant to be")
+    (tmp_path / "broken.wav").write_bytes(b"RIFF but not really")
+    (tmp_path / "empty.mp3").write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        found = collect({"noise": {"kinds": "recorded", "from": str(tmp_path)}})
+    assert [recording.id for recording in found.recordings] == ["b.flac", "street/a.wav"]
+    assert found.recordings[0].duration_s == pytest.approx(2.0)
+    assert sorted(reject.where for reject in found.rejects) == [
+        str(tmp_path / "broken.wav"),
+        str(tmp_path / "empty.mp3"),
+    ]
+    assert "2 files or rows cannot be used" in caplog.text
+    assert "broken.wav" in caplog.text
+
+
+def test_musans_speech_is_babble_and_the_rest_noise(tmp_path: Path) -> None:
+    for place in ("music/fma/music-1.wav", "noise/free-sound/noise-1.wav", "speech/librivox/speech-1.wav"):
+        write(tmp_path / place)
+    found = collect({"noise": {"from": str(tmp_path)}})
+    assert [recording.id for recording in found.recordings] == [
+        "music/fma/music-1.wav", "noise/free-sound/noise-1.wav",
+    ]  # fmt: skip
+    talks = [talk.id for talk_of in found.talkers.values() for talk in talk_of]
+    assert talks == ["speech/librivox/speech-1.wav"]
+    assert found.talkers_named
+    # As babble, the same folder gives its speech alone.
+    found = collect({"noise": {"kinds": "babble", "babble_from": str(tmp_path)}})
+    assert [talk.id for talk_of in found.talkers.values() for talk in talk_of] == talks
+
+
+def test_a_manifest_names_noise_by_segment(tmp_path: Path) -> None:
+    write(tmp_path / "long.wav", duration_s=3.0)
+    manifest = tmp_path / "noise.jsonl"
+    manifest.write_text(
+        '{"audio_filepath": "long.wav", "offset": 1.0, "duration": 0.5, "id": "n1"}\n'
+        '{"audio_filepath": "gone.wav", "id": "n2"}\n'
+        "broken\n"
+    )
+    recordings, speech, rejects = sources.find(manifest)
+    assert [(r.id, r.offset_s, r.duration_s) for r in recordings] == [("n1", 1.0, 0.5)]
+    assert not speech
+    assert sorted(reject.reason for reject in rejects) == ["broken line", "missing file"]
+
+
+def test_sources_that_hold_nothing_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="there is no such folder, manifest or sound file"):
+        collect({"noise": {"kinds": "recorded", "from": str(tmp_path / "absent")}})
+    with pytest.raises(InputError, match="holds no sound file that can be used"):
+        collect({"noise": {"kinds": "recorded", "from": str(tmp_path)}})
+
+
+def test_babble_takes_only_known_speakers_of_training_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav")
+    rows = [
+        row(path, "a", id="1"), row(path, "b", id="2"), row(path, None, id="unknown"),
+        row(path, "c", id="dev", split="dev"), row(path, "c", id="test", split="test"),
+        row(path, "a", id="silence", text=""), row(path, "a", id="view", view=1),
+    ]  # fmt: skip
+    found = collect({"noise": {}}, rows)
+    assert {name: [talk.id for talk in talks] for name, talks in found.talkers.items()} == {
+        "a": ["1"], "b": ["2"],
+    }  # fmt: skip
+    assert not found.talkers_named
+    assert "c" in collect({"noise": {}}, rows, held_out=True).talkers
+
+
+def test_babble_alone_needs_two_speakers(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [row(write(tmp_path / "a.wav"))]
+    with pytest.raises(InputError, match="babble needs rows of two speakers"):
+        collect({"noise": {"kinds": "babble"}}, rows)
+    collect({"noise": {"kinds": ["babble", "pink"]}}, rows)
+    assert "no babble" in caplog.text
+
+
+def test_nothing_is_collected_for_what_never_happens() -> None:
+    found = collect(
+        {"noise": {"p": 0, "kinds": "recorded", "from": "absent"}, "room": {"p": 0, "from": "absent"}}
+    )
+    assert found.rooms is None
+    assert not found.recordings
+
+
+def test_test_conditions_get_rooms_that_training_has_not(tmp_path: Path) -> None:
+    tables = {"room": {"count": 2, "rt60_s": [0.2, 0.5]}}
+    training = collect(tables, bank=tmp_path / "rooms.npz").rooms
+    held_out = collect(tables, bank=tmp_path / "rooms.npz", held_out=True).rooms
+    assert training is not None
+    assert held_out is not None
+    assert not {str(facts) for facts in training.facts} & {str(facts) for facts in held_out.facts}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["rooms-conditions.npz", "rooms.npz"]
+
+
+def test_shared_sources_are_found_however_they_are_written(tmp_path: Path) -> None:
+    training = settings.check({"noise": {"from": [str(tmp_path / "musan" / "noise")]}})
+
+    def shared(path: Path) -> list[Path]:
+        return sources.shared_sources(
+            training, settings.check({"noise": {"kinds": "babble", "babble_from": str(path)}})
+        )
+
+    assert shared(tmp_path / "musan")
+    assert shared(tmp_path / "musan" / "noise" / "free-sound")
+    assert shared(tmp_path / "other" / ".." / "musan" / "noise")
+    assert not shared(tmp_path / "musan" / "speech")
+
+
+def test_talkers_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "CACHE_BYTES", 3 * RATE * 4)
+    recordings = [
+        sources.Recording(path=write(tmp_path / f"{i}.wav", duration_s=1.0), duration_s=1.0) for i in range(8)
+    ]
+    for recording in [*recordings, *recordings]:
+        assert sources.read_talk(recording).shape == (RATE,)
+        assert sources._talk_cache_bytes == sum(talk.nbytes for talk in sources._talk_cache.values())
+        assert sources._talk_cache_bytes <= 3 * RATE * 4
+
+
+def test_long_talk_is_read_in_part(tmp_path: Path) -> None:
+    long = sources.Recording(path=write(tmp_path / "lecture.wav", duration_s=35.0), duration_s=35.0)
+    assert len(sources.read_talk(long)) == round(sources.LONGEST_TALK_S * RATE)
+
+
+def test_a_stretch_lies_inside_its_segment(tmp_path: Path) -> None:
+    ramp = (np.arange(4 * RATE) / (4 * RATE)).astype(np.float32)
+    soundfile.write(tmp_path / "ramp.wav", ramp, RATE, subtype="FLOAT")
+    recording = sources.Recording(path=tmp_path / "ramp.wav", offset_s=1.0, duration_s=2.0)
+    rng = np.random.default_rng(1)
+    for _ in range(5):
+        stretch, start_s = sources.read_stretch(recording, RATE, rng)
+        assert len(stretch) == RATE
+        assert 1.0 <= start_s <= 2.0
+        assert stretch[0] == pytest.approx(start_s / 4, abs=1e-4)
+    stretch, start_s = sources.read_stretch(recording, 3 * RATE, rng)
+    assert (len(stretch), start_s) == (2 * RATE, 1.0)
+    with pytest.raises(AudioError):
+        sources.read_stretch(sources.Recording(path=tmp_path / "gone.wav", duration_s=1.0), RATE, rng)

@@ -1,0 +1,173 @@
+"""Intervals and tests: against formulas, textbooks, NIST's sc_stats, and a simulation of their coverage."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from score_pairs import SC_STATS, random_pairs, sc_stats
+
+from speechft.score import nist, stats
+from speechft.score.wer import Aligned
+
+
+def bootstrap(
+    before: list[float], after: list[float], words: list[float], groups: list[str], resamples: int = 4000
+) -> stats.Paired:
+    paired = stats.paired_bootstrap(
+        np.array(before), np.array(after), np.array(words), groups, resamples=resamples, seed=1
+    )
+    assert paired is not None
+    return paired
+
+
+def test_values_are_sums_divided_once() -> None:
+    paired = bootstrap([1, 9], [0, 3], [10, 90], ["a", "b"])
+    assert paired.before.value == 0.1
+    assert paired.after.value == 0.03
+    assert paired.delta.value == pytest.approx(-0.07)
+
+
+def test_equal_groups_give_the_textbook_t_interval() -> None:
+    """With equal words a rate is a mean over speakers, whose interval is mean +- t(n-1) s / sqrt(n)."""
+    rng = np.random.default_rng(5)
+    errors = rng.normal(30, 5, size=40)
+    paired = bootstrap([0.0] * 40, list(errors), [100.0] * 40, [str(i) for i in range(40)], resamples=20_000)
+    half = 2.0227 * errors.std(ddof=1) / math.sqrt(40) / 100  # t(39) = 2.0227
+    assert paired.delta.half_width == pytest.approx(half, rel=0.03)
+    assert paired.delta.value == pytest.approx(errors.mean() / 100)
+
+
+def test_the_interval_is_widened_for_few_groups() -> None:
+    """Two groups would need t(1); five need t(4)/1.96 x sqrt(5/4) = 1.584 times the percentile interval."""
+    errors = [10.0, 20.0, 30.0, 40.0, 50.0]
+    paired = bootstrap([0.0] * 5, errors, [100.0] * 5, list("abcde"), resamples=20_000)
+    draws = np.random.default_rng(2).choice(errors, size=(20_000, 5)).mean(axis=1) / 100
+    plain = (np.quantile(draws, 0.975) - np.quantile(draws, 0.025)) / 2
+    assert paired.delta.half_width == pytest.approx(plain * 1.584, rel=0.03)
+
+
+def test_rows_are_drawn_below_five_groups() -> None:
+    few = bootstrap([1.0] * 40, [0.0, 1.0] * 20, [5.0] * 40, ["a", "b", "c", "d"] * 10)
+    assert (few.groups, few.drew_rows) == (40, True)
+    enough = bootstrap([1.0] * 40, [0.0, 1.0] * 20, [5.0] * 40, list("abcde") * 8)
+    assert (enough.groups, enough.drew_rows) == (5, False)
+
+
+def test_pairing_makes_a_common_difficulty_cancel() -> None:
+    before = [10.0, 50.0, 5.0, 80.0, 30.0, 20.0]
+    paired = bootstrap(before, [value - 2 for value in before], [100.0] * 6, list("abcdef"))
+    assert paired.delta.ci95 == pytest.approx([-0.02, -0.02])
+    assert paired.delta.p_value == 0.0
+    assert paired.before.half_width is not None
+    assert paired.before.half_width > 0.1
+
+
+def test_no_words_and_one_row() -> None:
+    assert (
+        stats.paired_bootstrap(np.zeros(2), np.zeros(2), np.zeros(2), ["a", "b"], resamples=9, seed=1) is None
+    )
+    alone = bootstrap([1.0], [0.0], [4.0], ["a"])
+    assert alone.delta.value == -0.25
+    assert alone.delta.ci95 is None
+
+
+def test_order_and_batches_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(4)
+    before, after, words = (rng.integers(1, 9, 60).astype(float) for _ in range(3))
+    groups = [f"g{i % 12}" for i in range(60)]
+    order = rng.permutation(60)
+    one = bootstrap(list(before), list(after), list(words), groups)
+    two = bootstrap(list(before[order]), list(after[order]), list(words[order]), [groups[i] for i in order])
+    assert one == two
+    monkeypatch.setattr(stats, "CELLS_AT_ONCE", 100)
+    batched = bootstrap(list(before), list(after), list(words), groups)
+    assert batched.delta.ci95 == pytest.approx(one.delta.ci95, abs=0.02)
+
+
+@pytest.mark.parametrize(("speakers", "least"), [(5, 0.915), (20, 0.915)])
+def test_intervals_cover_a_true_difference(speakers: int, least: float) -> None:
+    """A small form of benchmarks/score_simulation.py: 95 % nominal, 300 trials, so within 3.5 points."""
+    rng = np.random.default_rng(speakers)
+    truth, trials, covered, false_better = -0.05, 300, 0, 0
+    for trial in range(trials):
+        words = rng.integers(50, 200, speakers).astype(float)
+        skill = rng.normal(0.3, 0.08, speakers)
+        gain = rng.normal(0.0, 0.05, speakers)
+        before = np.round(words * (skill + rng.normal(0, 0.02, speakers)))
+        after = np.round(words * (skill + truth + gain + rng.normal(0, 0.02, speakers)))
+        paired = stats.paired_bootstrap(
+            before, after, words, [str(i) for i in range(speakers)], resamples=600, seed=trial
+        )
+        assert paired is not None
+        assert paired.delta.low is not None
+        assert paired.delta.high is not None
+        covered += paired.delta.low <= truth <= paired.delta.high
+        false_better += paired.delta.high < truth
+    assert least <= covered / trials <= 0.985
+    assert false_better / trials <= 0.05
+
+
+def test_holm_by_hand() -> None:
+    """Holm's step-down: 0.005 x 4, 0.01 x 3, 0.03 x 2, then never smaller than the one before."""
+    assert stats.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert stats.holm([0.5, 0.9]) == [1.0, 1.0]
+    assert stats.holm([]) == []
+
+
+def row(row_id: str, reference: str, hypothesis: str) -> Aligned:
+    return next(nist.align({row_id: reference}, {row_id: hypothesis}, str.split))
+
+
+@pytest.mark.parametrize(
+    ("reference", "one", "two", "differences"),
+    [
+        ("a b c d e f", "a b c d e f", "a b c d e f", []),
+        ("a b c d e f", "x b c d e f", "a b c d e f", [1]),
+        ("a b c d e f", "x b c d e y", "a b c d e f", [1, 1]),  # two good words close a segment
+        ("a b c d e f", "x b y d e f", "a b c d e f", [2]),  # one does not
+        ("a b c d e f", "x b c d e f", "a b c d e y", [1, -1]),
+        ("a b c d", "a b x c d", "a b c d y z", [1, -2]),  # insertions, and words after the end
+        ("a b c d", "a x y d", "a b c d", [2]),
+        ("", "a b", "", [2]),
+    ],
+)
+def test_segments_by_hand(reference: str, one: str, two: str, differences: list[int]) -> None:
+    first, second = [row("u", reference, one)], [row("u", reference, two)]
+    result = stats.mapsswe(first, second)
+    assert result.segments == len(differences)
+    assert result.mean == pytest.approx(sum(differences) / len(differences) if differences else 0)
+    assert stats.mapsswe(second, first).mean == pytest.approx(-result.mean)
+
+
+def test_the_statistic_is_the_mean_over_its_standard_error() -> None:
+    """Four segments of one row each: differences 1, 1, 2, 0 (both wrong) -> z = 1 / (0.8165 / 2)."""
+    pairs = [("x b", "a b"), ("x b", "a b"), ("x y", "a b"), ("x b", "z b")]
+    first = [row(str(index), "a b", one) for index, (one, _) in enumerate(pairs)]
+    second = [row(str(index), "a b", two) for index, (_, two) in enumerate(pairs)]
+    result = stats.mapsswe(first, second)
+    assert result.statistic == pytest.approx(1 / (math.sqrt(2 / 3) / 2))
+    assert result.p_value == pytest.approx(0.0143, abs=1e-4)
+
+
+@pytest.mark.skipif(SC_STATS is None, reason="sc_stats is not installed (Debian: apt install sctk)")
+@pytest.mark.parametrize(
+    ("seed", "rates", "words"), [(1, (0.2, 0.3), 500), (2, (0.6, 0.4), 30), (3, (0.9, 0.8), 6)]
+)
+def test_mapsswe_equals_sc_stats(tmp_path: Path, seed: int, rates: tuple[float, float], words: int) -> None:
+    references, first = random_pairs(250, seed=seed, words=words, error_rate=rates[0])
+    # The same seed draws other words at another rate: keep the first references, spoil them again.
+    spoil = np.random.default_rng(seed)
+    second = {
+        row_id: " ".join(word for word in text.split() if spoil.random() > rates[1])
+        + " x" * int(spoil.integers(3))
+        for row_id, text in references.items()
+    }
+    segments, statistic = sc_stats(tmp_path, references, first, second)
+    ours = stats.mapsswe(
+        list(nist.align(references, first, str.split)), list(nist.align(references, second, str.split))
+    )
+    assert ours.segments == segments
+    assert ours.statistic == pytest.approx(statistic, abs=6e-4)
