@@ -20,9 +20,7 @@ from speechft.score.stats import mapsswe
 
 def main() -> int:
     """Print a Markdown table; fail when sclite's counts or sc_stats' Z are not reached."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=2500)
     arguments = parser.parse_args()
     if SCLITE is None or SC_STATS is None:

@@ -25,16 +25,14 @@ from speechft.text import Term
 
 ODD_WORDS = """
 5 mg, 120/80 B12 don't it's twenty-one C++ Dr. colour 3.5 mL/min (left) COVID-19 five percent
-""".split()  # noqa: SIM905
+""".split()
 TERMS = [Term(term=f"word{index}xyz") for index in range(200)]
 
 
 def make_text(words: int, *, seed: int) -> tuple[dict[str, str], dict[str, str]]:
     """Return references and hypotheses, id to text, of about so many words in rows of 5 to 25."""
     choose = random.Random(seed)
-    vocabulary = [
-        "".join(choose.choices("abcdefghijklmnoprstuvw", k=choose.randint(2, 9))) for _ in range(20_000)
-    ]
+    vocabulary = ["".join(choose.choices("abcdefghijklmnoprstuvw", k=choose.randint(2, 9))) for _ in range(20_000)]
     vocabulary += [term.term for term in TERMS]
     references, hypotheses = {}, {}
     written = 0
@@ -71,9 +69,7 @@ def timed(what: str, do: Callable[[], Any]) -> Any:
 
 def main() -> int:
     """Print a Markdown table of seconds and peak memory."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--words", type=int, default=1_000_000)
     parser.add_argument("--resamples", type=int, default=10_000)
     arguments = parser.parse_args()
@@ -89,21 +85,14 @@ def main() -> int:
     for what, groups in (("rows", list(references)), ("100 speakers", [i % 100 for i in range(len(rows))])):
         timed(
             f"{arguments.resamples} resamples of {what}",
-            lambda g=groups: paired_bootstrap(
-                errors, errors, words, g, resamples=arguments.resamples, seed=1
-            ),
+            lambda g=groups: paired_bootstrap(errors, errors, words, g, resamples=arguments.resamples, seed=1),
         )
     known = {"audio_filepath": None, "duration": 5.0}
     before = [
-        Utterance(
-            id=row_id, text=reference, hypothesis=hypotheses[row_id], speaker=f"s{index % 100}", **known
-        )
+        Utterance(id=row_id, text=reference, hypothesis=hypotheses[row_id], speaker=f"s{index % 100}", **known)
         for index, (row_id, reference) in enumerate(references.items())
     ]
-    after = [
-        Utterance(id=row.id, text=row.text, hypothesis=row.text, speaker=row.speaker, **known)
-        for row in before
-    ]
+    after = [Utterance(id=row.id, text=row.text, hypothesis=row.text, speaker=row.speaker, **known) for row in before]
     timed("the whole score of two systems", lambda: score_run(before, after, terms=TERMS))
     return 0
 

@@ -1,6 +1,6 @@
 """The stage `augment` (and those before it that are out of date).
 
-    python scripts/augment.py --pipeline pipelines/demo.toml
+python scripts/augment.py --pipeline pipelines/demo.toml
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Fail unless the demo's verdict is `better` with general speech inside its budget.
 
-    python scripts/check_demo.py runs/demo/report.json
+python scripts/check_demo.py runs/demo/report.json
 """
 
 import json

@@ -1,6 +1,6 @@
 """The stage `encode` (and those before it that are out of date).
 
-    python scripts/encode.py --pipeline pipelines/demo.toml
+python scripts/encode.py --pipeline pipelines/demo.toml
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Everyday English sentences drawn from a small grammar and a word-frequency list: the text `nano` learns from.
 
-    python scripts/everyday_grammar.py --count 20 --seed 1
+python scripts/everyday_grammar.py --count 20 --seed 1
 """
 
 from __future__ import annotations
@@ -159,8 +159,11 @@ class Grammar:
             doubled = re.search(r"[^aeiou][aeiou][bdgmnprt]$", base) and len(base) <= 4
             return base + base[-1] + "ing" if doubled else base + "ing"
         if form == "s":
-            return base + ("es" if base.endswith(("s", "sh", "ch", "x", "o")) else "s") if base[-1] != "y" else (
-                base[:-1] + "ies" if base[-2] not in "aeiou" else base + "s")
+            return (
+                base + ("es" if base.endswith(("s", "sh", "ch", "x", "o")) else "s")
+                if base[-1] != "y"
+                else (base[:-1] + "ies" if base[-2] not in "aeiou" else base + "s")
+            )
         return base
 
     def number(self) -> str:
@@ -176,7 +179,9 @@ class Grammar:
 
     def noun_phrase(self) -> str:
         kind = self.rng.random()
-        determiner = self.rng.choice("the the the the a my your his her our their this that some every no another".split())
+        determiner = self.rng.choice(
+            "the the the the a my your his her our their this that some every no another".split()
+        )
         if kind < 0.12:
             return self.rng.choice("i you he she it we they someone everyone nobody".split())
         if kind < 0.2:
@@ -195,17 +200,34 @@ class Grammar:
     def verb_phrase(self) -> str:
         tense = self.rng.choice(["past", "past", "past", "will", "ing", "modal", "perfect", "be"])
         if tense == "be":
-            return f"{self.rng.choice(['is', 'was', 'were', 'are', 'will be', 'seems', 'became', 'looks'])} " + (
-                f"{self.rng.choice(['very', 'too', 'so', 'not', 'quite', 'really'])} " if self.rng.random() < 0.5 else "") + self.adjective()
+            return (
+                f"{self.rng.choice(['is', 'was', 'were', 'are', 'will be', 'seems', 'became', 'looks'])} "
+                + (
+                    f"{self.rng.choice(['very', 'too', 'so', 'not', 'quite', 'really'])} "
+                    if self.rng.random() < 0.5
+                    else ""
+                )
+                + self.adjective()
+            )
         table, transitive = (TRANSITIVE, True) if self.rng.random() < 0.65 else (INTRANSITIVE, False)
         if tense == "past":
             verb = self.verb(table, "past")
         elif tense == "ing":
-            verb = self.rng.choice("is was were are am has been have been".split(" ")[:5]) + " " + self.verb(table, "ing")
+            verb = (
+                self.rng.choice("is was were are am has been have been".split(" ")[:5]) + " " + self.verb(table, "ing")
+            )
         elif tense == "perfect":
             verb = self.rng.choice(["has", "have", "had"]) + " " + self.verb(table, "past")
         elif tense == "modal":
-            verb = self.rng.choice("can could should would must might may don't didn't can't won't couldn't wants\tto had\tto tried\tto used\tto".split(" ")).replace("\t", " ") + " " + self.verb(table, "base")
+            verb = (
+                self.rng.choice(
+                    "can could should would must might may don't didn't can't won't couldn't wants\tto had\tto tried\tto used\tto".split(
+                        " "
+                    )
+                ).replace("\t", " ")
+                + " "
+                + self.verb(table, "base")
+            )
         else:
             verb = "will " + self.verb(table, "base")
         return f"{verb} {self.noun_phrase()}" if transitive else verb
@@ -268,9 +290,7 @@ class Grammar:
         return " ".join(self.word() for _ in range(self.rng.randint(3, 9)))
 
 
-def sentences(
-    count: int, *, seed: int, avoid: frozenset[str] = frozenset(), words_share: float = 0.0
-) -> list[str]:
+def sentences(count: int, *, seed: int, avoid: frozenset[str] = frozenset(), words_share: float = 0.0) -> list[str]:
     """`count` different sentences in which no word (or run of words) of `avoid` occurs.
 
     A `words_share` of them are words drawn by frequency: nothing but listening helps with those.

@@ -1,6 +1,6 @@
 """The stage `finetune` (and those before it that are out of date).
 
-    python scripts/finetune.py --pipeline pipelines/demo.toml
+python scripts/finetune.py --pipeline pipelines/demo.toml
 """
 
 import sys

@@ -1,6 +1,6 @@
 """The stage `ingest` (and those before it that are out of date).
 
-    python scripts/ingest.py --pipeline pipelines/demo.toml
+python scripts/ingest.py --pipeline pipelines/demo.toml
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Train `nano`: features, then clips cut to length, then whole 30-s windows. Resumable; see docs/base.md.
 
-    python scripts/make_base.py --data runs/base-data --init runs/base-init --out runs/base --cut-minutes 50 --window-minutes 25
+python scripts/make_base.py --data runs/base-data --init runs/base-init --out runs/base --cut-minutes 50 --window-minutes 25
 """
 
 from __future__ import annotations
@@ -37,12 +37,16 @@ def make_features(job: tuple[Path, Path]) -> str:
     return done.name
 
 
-def load_corpus(data: Path, features: Path, tokenizer: transformers.WhisperTokenizer, *, role: str) -> tuple[scratch.Corpus, list[str]]:
+def load_corpus(
+    data: Path, features: Path, tokenizer: transformers.WhisperTokenizer, *, role: str
+) -> tuple[scratch.Corpus, list[str]]:
     """The shards that have features, and the phoneme inventory."""
     arrays, clips, first = [], [], 0
     shards = [p for p in sorted(data.glob(f"{role}-*.jsonl")) if (features / f"{p.stem}.npy").exists()]
     rows = [(path, files.read_jsonl(path)) for path in shards]
-    inventory = sorted({p for _, shard in rows for row in shard for word in row["phonemes"].split() for p in word.split("_")})
+    inventory = sorted(
+        {p for _, shard in rows for row in shard for word in row["phonemes"].split() for p in word.split("_")}
+    )
     symbol = {name: number for number, name in enumerate(inventory, start=1)}
     for path, shard in rows:
         arrays.append(np.load(features / f"{path.stem}.npy"))
@@ -50,7 +54,14 @@ def load_corpus(data: Path, features: Path, tokenizer: transformers.WhisperToken
             frames = round(row["duration"] * 16000) // windows.HOP_LENGTH
             if frames >= 40:
                 phonemes = tuple(symbol[p] for word in row["phonemes"].split() for p in word.split("_"))
-                clips.append(scratch.Clip(first=first, frames=frames, tokens=tokens.encode_text(tokenizer, row["text"]), phonemes=phonemes))
+                clips.append(
+                    scratch.Clip(
+                        first=first,
+                        frames=frames,
+                        tokens=tokens.encode_text(tokenizer, row["text"]),
+                        phonemes=phonemes,
+                    )
+                )
             first += frames
     return scratch.Corpus(mels=np.concatenate(arrays), clips=tuple(clips)), inventory
 
@@ -88,17 +99,42 @@ def main() -> None:
     print(f"{len(corpus.clips)} clips, {len(corpus.mels) / 360000:.1f} h, {len(inventory)} phonemes")
     files.write_json(options.out / "phonemes.json", inventory)
     ids = tokens.layout(tokenizer, multilingual=False, language=None, task=None)
-    trainer = scratch.Trainer(model, ids, symbols=len(inventory), peak_rate=options.peak_rate, seed=options.seed, ctc_weight=options.ctc_weight)
+    trainer = scratch.Trainer(
+        model,
+        ids,
+        symbols=len(inventory),
+        peak_rate=options.peak_rate,
+        seed=options.seed,
+        ctc_weight=options.ctc_weight,
+    )
     if (options.out / "checkpoint.pt").exists():
         trainer.load(options.out / "checkpoint.pt")
         print(f"resumed at step {trainer.steps}")
     if options.cut_minutes:
         model.set_attn_implementation("eager")  # on a CPU 1.2x as fast as the fused kernel over 1-5 s of positions
-        scratch.train(trainer, corpus, out=options.out, phase="cut", minutes=options.cut_minutes, decay=False, frames_per_batch=options.frames, strength=options.cut_strength)
+        scratch.train(
+            trainer,
+            corpus,
+            out=options.out,
+            phase="cut",
+            minutes=options.cut_minutes,
+            decay=False,
+            frames_per_batch=options.frames,
+            strength=options.cut_strength,
+        )
     if options.window_minutes:
         model.set_attn_implementation("sdpa")
         trainer.peak_rate = options.window_rate
-        scratch.train(trainer, corpus, out=options.out, phase="windows", minutes=options.window_minutes, decay=True, frames_per_batch=options.frames, strength=1.0)
+        scratch.train(
+            trainer,
+            corpus,
+            out=options.out,
+            phase="windows",
+            minutes=options.window_minutes,
+            decay=True,
+            frames_per_batch=options.frames,
+            strength=1.0,
+        )
     model.save_pretrained(options.out / "model")
 
 

@@ -1,6 +1,6 @@
 """Make an untrained Whisper of nano's size, with a byte-level BPE learned from generated everyday English.
 
-    python scripts/make_base_model.py --out runs/base-init
+python scripts/make_base_model.py --out runs/base-init
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ def main() -> None:
     model.save_pretrained(options.out)
     tokenizer.save_vocabulary(str(options.out))
     count = sum(p.numel() for p in model.parameters())
-    print(f"{options.out}: {count:,} parameters, {2 * count / 1e6:.1f} MB in fp16, vocabulary {model.config.vocab_size}")
+    print(
+        f"{options.out}: {count:,} parameters, {2 * count / 1e6:.1f} MB in fp16, vocabulary {model.config.vocab_size}"
+    )
 
 
 if __name__ == "__main__":

@@ -53,7 +53,13 @@ def held(voice: synth.Voice, rng: random.Random) -> synth.Voice:
     rate = rng.uniform(0.85, 1.1)
     if voice.engine == "flite":
         return synth.Voice(engine="flite", name=voice.name, rate=rate)
-    return synth.Voice(name=voice.name, variant=voice.variant, rate=rate, pitch=rng.randint(42, 58), pitch_range=rng.randint(40, 65))
+    return synth.Voice(
+        name=voice.name,
+        variant=voice.variant,
+        rate=rate,
+        pitch=rng.randint(42, 58),
+        pitch_range=rng.randint(40, 65),
+    )
 
 
 def speak(text: str, voice: synth.Voice, rng: random.Random) -> np.ndarray:
@@ -98,15 +104,27 @@ def main() -> None:
         files.write_jsonl(FOLDER / f"{split}.jsonl", rows)
     rows = []
     for split in ("general_train", "general_dev", "general_test"):
-        rows += make_role(split, [s for s in general if s["split"] == split], extra={"domain": "general", "split": split})
+        rows += make_role(
+            split, [s for s in general if s["split"] == split], extra={"domain": "general", "split": split}
+        )
     files.write_jsonl(FOLDER / "general_speech.jsonl", rows)
-    for index, voice in enumerate(voices("babble")):  # people talking elsewhere in the room: only for the noisy test copies
+    for index, voice in enumerate(
+        voices("babble")
+    ):  # people talking elsewhere in the room: only for the noisy test copies
         rng = random.Random(f"clinical:babble:{index}")
         lines = [s["text"] for s in general if s["split"] == "general_train"]
         talk = np.concatenate([speak(rng.choice(lines), voice, rng) for _ in range(6)])
         write(FOLDER / "audio" / "babble" / f"babble-{index}.ogg", talk)
     size = sum(p.stat().st_size for p in FOLDER.rglob("*.ogg")) / 1e6
-    minutes = sum(row["duration"] for path in FOLDER.glob("*.jsonl") for row in files.read_jsonl(path) if "audio_filepath" in row) / 60
+    minutes = (
+        sum(
+            row["duration"]
+            for path in FOLDER.glob("*.jsonl")
+            for row in files.read_jsonl(path)
+            if "audio_filepath" in row
+        )
+        / 60
+    )
     print(f"{FOLDER}: {minutes:.1f} minutes of synthetic speech, {size:.1f} MB")
 
 

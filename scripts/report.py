@@ -1,6 +1,6 @@
 """The stage `report` (and those before it that are out of date).
 
-    python scripts/report.py --pipeline pipelines/demo.toml
+python scripts/report.py --pipeline pipelines/demo.toml
 """
 
 import sys

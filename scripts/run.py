@@ -1,6 +1,6 @@
 """All stages of a pipeline.
 
-    python scripts/run.py --pipeline pipelines/demo.toml [--plan]
+python scripts/run.py --pipeline pipelines/demo.toml [--plan]
 """
 
 import sys

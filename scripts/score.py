@@ -1,6 +1,6 @@
 """The stage `score` (and those before it that are out of date).
 
-    python scripts/score.py --pipeline pipelines/demo.toml
+python scripts/score.py --pipeline pipelines/demo.toml
 """
 
 import sys

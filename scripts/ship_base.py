@@ -41,7 +41,9 @@ def measure(model: Path, data: Path, *, rows: int | None) -> dict[str, dict[str,
         clips = [audio.read(r.audio_filepath, offset_s=r.offset, duration_s=r.duration) for r in held]
         texts = decode.from_audio(whisper, clips, device=device, batch=16)
         references = {r.id: r.text or "" for r in held}
-        errors = wer.total(a.errors for a in wer.align(references, {r.id: t for r, t in zip(held, texts, strict=True)}, str.split))
+        errors = wer.total(
+            a.errors for a in wer.align(references, {r.id: t for r, t in zip(held, texts, strict=True)}, str.split)
+        )
         results[role] = {"wer": round(errors.rate or 0.0, 4), "words": errors.words, "clips": len(held)}
         print(role, json.dumps(results[role]), flush=True)
     return results
@@ -59,7 +61,10 @@ def main() -> None:
     if options.checkpoint:
         ship(options.checkpoint, options.init, options.out)
     if options.measure:
-        files.write_json(options.measure.parent / f"{options.measure.name}-measured.json", measure(options.measure, options.data, rows=options.rows))
+        files.write_json(
+            options.measure.parent / f"{options.measure.name}-measured.json",
+            measure(options.measure, options.data, rows=options.rows),
+        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The stage `transcribe` (and those before it that are out of date).
 
-    python scripts/transcribe.py --pipeline pipelines/demo.toml
+python scripts/transcribe.py --pipeline pipelines/demo.toml
 """
 
 import sys

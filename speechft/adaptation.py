@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from speechft.adapt import retain, strategies
 from speechft.adapt.train import Item, Recipe, train
 from speechft.errors import InputError
 from speechft.manifest import Utterance
+from speechft.progress import Progress
 from speechft.score import terms as term_lists
 from speechft.score import wer
 from speechft.whisper import decode, load, states, tokens, windows
@@ -47,10 +48,11 @@ def adapt(run: Run, out: Path) -> dict[str, Any]:
     counted = dict(zip(("trainable", "frozen"), _count(whisper, recipe), strict=True))
     log.info(
         "finetune: %s, %s values train and %s are frozen, learning rate %.2e, %d clips a step",
-        recipe.strategy, f"{counted['trainable']:,}", f"{counted['frozen']:,}", recipe.learning_rate, recipe.batch_clips,
+        recipe.strategy, f"{counted['trainable']:,}", f"{counted['frozen']:,}", recipe.learning_rate,
+        recipe.batch_clips,
     )  # fmt: skip
     from_states = stages._from_states(run)
-    with stages.progress("finetune") as tell:
+    with Progress("finetune") as tell:
         state = train(
             whisper,
             items,
@@ -78,7 +80,8 @@ def adapt(run: Run, out: Path) -> dict[str, Any]:
         (out / name).unlink(missing_ok=True)
     counts = {"in": sum(len(row["clips"]) for row in rows), "out": state.step, "rejected": {}}
     return {
-        "counts": counts, "choice": choice, "suppressed_released": released, "device": device.label, "epochs_run": state.epoch,
+        "counts": counts, "choice": choice, "suppressed_released": released, "device": device.label,
+        "epochs_run": state.epoch,
         "steps": state.step, "recipe": dataclasses.asdict(recipe), **counted,
     }  # fmt: skip
 
@@ -93,16 +96,19 @@ def recipe_of(run: Run, whisper: Whisper) -> Recipe:
 
 
 def _count(whisper: Whisper, recipe: Recipe) -> tuple[int, int]:
-    counted = strategies.freeze(
+    return strategies.freeze(
         whisper.model, recipe.strategy, upper_layers=recipe.upper_layers,
         thaw_encoder_layers=recipe.encoder_layers, epoch=recipe.epochs, epochs=recipe.epochs,
     )  # fmt: skip
-    return counted
 
 
 def _item(number: int, row: dict[str, Any], whisper: Whisper) -> Item:
     segments = tuple(
-        tokens.Segment(tokens=tokens.encode_text(whisper.tokenizer, clip["text"]), start_s=clip["start_s"], end_s=clip["end_s"])
+        tokens.Segment(
+            tokens=tokens.encode_text(whisper.tokenizer, clip["text"]),
+            start_s=clip["start_s"],
+            end_s=clip["end_s"],
+        )
         for clip in row["clips"]
     )
     return Item(number=number, segments=segments, view=row["view"], replay=row["replay"])
@@ -142,7 +148,9 @@ class Chooser:
         self.normalise = text.get(run.pipeline.score.normaliser, term_lists.read_terms(terms) if terms else None)
         self.rows = {role: run.rows(role) for role in stages.CHOOSING}
         if not self.rows["dev"]:
-            raise InputError("finetune: there is no dev speech to choose with; name data.dev, or give more training rows")
+            raise InputError(
+                "finetune: there is no dev speech to choose with; name data.dev, or give more training rows"
+            )
 
     def measure(self) -> dict[str, float]:
         """Word error rates of the current weights: dev_wer, and general_wer where there is general speech."""
@@ -162,17 +170,23 @@ class Chooser:
         return rate
 
 
-def hypotheses(run: Run, whisper: Whisper, rows: Sequence[Utterance], device: Device, *, tell: Any = None) -> list[str]:
+def hypotheses(
+    run: Run,
+    whisper: Whisper,
+    rows: Sequence[Utterance],
+    device: Device,
+    *,
+    tell: Callable[[int], None] = lambda done: None,
+) -> list[str]:
     """Transcribe rows: from kept states while the encoder is the base's, else from audio. The decode path is one."""
     settings = run.pipeline.decode
     plan = files.read_json(run.dir / "encode" / "stores.json")["evaluated"]
-    notify = (lambda done: tell(done, len(rows))) if tell else (lambda done: None)
     if encoder_is_base(run, whisper):
         number = {identity: index for index, identity in enumerate(plan["ids"])}
         order = sorted(rows, key=lambda row: row.duration or 0.0)  # like lengths end together
         found = decode.from_store(
             whisper, _store(run, "evaluated"), [number[row.id] for row in order], device=device, batch=settings.batch,
-            beam=settings.beam, progress=notify,
+            beam=settings.beam, progress=tell,
         )  # fmt: skip
     else:
         order = sorted(rows, key=lambda row: row.duration or 0.0)
@@ -184,7 +198,7 @@ def hypotheses(run: Run, whisper: Whisper, rows: Sequence[Utterance], device: De
                 if row.audio_filepath is not None
             ]
             found += decode.from_audio(whisper, clips, device=device, beam=settings.beam)
-            notify(len(found))
+            tell(len(found))
     by_id = {row.id: hypothesis for row, hypothesis in zip(order, found, strict=True)}
     return [by_id[row.id] for row in rows]
 
@@ -227,7 +241,9 @@ def prove_saved(folder: Path, run: Run, whisper: Whisper, device: Device) -> Non
     row = run.rows("dev")[:1]
     first, second = (hypotheses(run, w, row, device)[0] for w in (whisper, again))
     if first != second:
-        raise InputError(f"{folder}: the saved model answers {second!r} where the trained one says {first!r}; check the disk")
+        raise InputError(
+            f"{folder}: the saved model answers {second!r} where the trained one says {first!r}; check the disk"
+        )
 
 
 def transcribe_reported(run: Run, out: Path) -> dict[str, Any]:
@@ -237,21 +253,25 @@ def transcribe_reported(run: Run, out: Path) -> dict[str, Any]:
     adapted = load.load(str(run.dir / "finetune" / "model"), language=base.language, task=base.task)
     adapted.trained = True
     evaluated = stages._evaluated(run)
-    total, done = 0, 0
+    done, total = 0, 2 * sum(len(evaluated.get(role, [])) for role in stages.REPORTED)
     released = load.release_tokens(base, [r.text or "" for r in evaluated["test"]] + _term_texts(run))
     if released:
         base = stages._load_base(run)
-    with stages.progress("transcribe") as tell:
+    with Progress("transcribe") as tell:
         for model, suffix in ((base, "before"), (adapted, "after")):
             for role, prefix in (("test", ""), ("general_test", "general_")):
                 rows = evaluated.get(role, [])
                 if not rows:
                     continue
-                total = 2 * sum(len(evaluated.get(r, [])) for r in stages.REPORTED)
                 path = out / f"{prefix}{suffix}.jsonl"
                 if not path.exists():  # each file is whole once it is there: a resumed run keeps it
-                    found = hypotheses(run, model, rows, device, tell=lambda n, _, done=done: tell(done + n, total))
-                    manifest.write(path, (dataclasses.replace(r, hypothesis=h) for r, h in zip(rows, found, strict=True)))
+                    found = hypotheses(run, model, rows, device, tell=tell.part(done, total))
+                    manifest.write(
+                        path, (dataclasses.replace(r, hypothesis=h) for r, h in zip(rows, found, strict=True))
+                    )
                 done += len(rows)
-    return {"counts": {"in": done, "out": done, "rejected": {}}, "device": device.label, "base_suppresses": released}
-
+    return {
+        "counts": {"in": done, "out": done, "rejected": {}},
+        "device": device.label,
+        "base_suppresses": released,
+    }

@@ -88,9 +88,7 @@ def read(path: str | Path, *, offset_s: float = 0.0, duration_s: float | None = 
             file.seek(start)
             samples = file.read(stop - start, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
-            raise AudioError(
-                "truncated", f"{path}: decoding stops half-way ({error.error_string})"
-            ) from error
+            raise AudioError("truncated", f"{path}: decoding stops half-way ({error.error_string})") from error
         # MP3 headers may promise a little more than the decoder delivers.
         slack = END_TOLERANCE_S * rate if file.format in ("MP3", "MPEG") else 0
         if len(samples) + slack < stop - start:
@@ -104,9 +102,7 @@ def read(path: str | Path, *, offset_s: float = 0.0, duration_s: float | None = 
     mono: np.ndarray = samples.mean(axis=1, dtype=np.float32)
     peak = float(np.abs(mono).max())
     if peak > FULL_SCALE_LIMIT:
-        raise AudioError(
-            "samples out of range", f"{path}: samples reach {peak:.0f}, floating point must be in [-1, 1]"
-        )
+        raise AudioError("samples out of range", f"{path}: samples reach {peak:.0f}, floating point must be in [-1, 1]")
     clipped: np.ndarray = np.clip(resample(mono, rate=rate), -1.0, 1.0)
     return clipped
 
@@ -134,9 +130,7 @@ def write(path: str | Path, samples: np.ndarray, *, sample_rate: int = SAMPLE_RA
     """
     path = Path(path)
     if path.suffix.lower() not in SUBTYPES:
-        raise InputError(
-            f"{path}: audio is written as {', '.join(SUBTYPES)}, not as {path.suffix or 'no suffix'}"
-        )
+        raise InputError(f"{path}: audio is written as {', '.join(SUBTYPES)}, not as {path.suffix or 'no suffix'}")
     container, subtype = SUBTYPES[path.suffix.lower()]
     with files.atomic_write(path, "wb") as file:
         soundfile.write(file, np.clip(samples, -1.0, 1.0), sample_rate, format=container, subtype=subtype)

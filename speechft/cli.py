@@ -1,10 +1,10 @@
 """The `speechft` command: stages of a pipeline, transcription of somebody's own audio, scoring, and the plan.
 
-    speechft run --pipeline pipelines/demo.toml
-    speechft run --pipeline pipelines/an4.toml --set finetune.strategy=full --run an4-full
-    speechft finetune --pipeline pipelines/demo.toml
-    speechft transcribe call.wav --model runs/demo/finetune/model
-    speechft score --reference test.jsonl --hypothesis before.jsonl after.jsonl --terms terms.jsonl --out scored
+speechft run --pipeline pipelines/demo.toml
+speechft run --pipeline pipelines/an4.toml --set finetune.strategy=full --run an4-full
+speechft finetune --pipeline pipelines/demo.toml
+speechft transcribe call.wav --model runs/demo/finetune/model
+speechft score --reference test.jsonl --hypothesis before.jsonl after.jsonl --terms terms.jsonl --out scored
 """
 
 from __future__ import annotations

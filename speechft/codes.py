@@ -21,7 +21,7 @@ mg mcg μg ug ng kg g lb lbs oz ml cl dl l μl ul mm cm km nm μm um m ft mmhg k
 mol μmol umol nmol pmol meq iu bpm hz khz mhz ghz thz v mv kv ma μa w mw kw kwh wh mah ohm kohm pf
 nf μf uf kj cal kcal nmi db dba rpm mph kph kmh kb mb gb tb pb kib mib gib tib bps kbps mbps gbps ms
 μs us ns sec min h hr hrs am pm px pt dpi fps ppm ppb °c °f °
-""".split()  # noqa: SIM905
+""".split()
 
 # `mid-1990s` and `type-2` are English, `il-6` is a code; each is letters, a hyphen and digits.
 PLAIN_PREFIXES = frozenset(
@@ -29,13 +29,11 @@ PLAIN_PREFIXES = frozenset(
 mid pre post pro non age aged early late circa top past since until from under over twenty thirty forty fifty
 sixty eighty ninety type grade phase level step page stage day week month year size class group part room line
 zone tier
-""".split()  # noqa: SIM905
+""".split()
 )
 
 _UNIT = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
-_GLUED_UNIT = re.compile(
-    rf"(?<![a-z0-9_.])(?<![a-z]-)(\d+(?:[./,]\d+)*)({_UNIT})(?=(?:/[a-zμ°0-9]+)*(?![\w+#-]))"
-)
+_GLUED_UNIT = re.compile(rf"(?<![a-z0-9_.])(?<![a-z]-)(\d+(?:[./,]\d+)*)({_UNIT})(?=(?:/[a-zμ°0-9]+)*(?![\w+#-]))")
 _SPACED_SIGN = re.compile(r"(?<=\w)\s+/\s+(?=\w)")
 _SPACED_PERCENT = re.compile(r"(?<=\d)\s+%")
 _SPACED_OPERATOR = re.compile(r"([<>≤≥=±~]=?)\s+(?=[\d.])")

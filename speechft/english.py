@@ -38,7 +38,7 @@ CONTRACTIONS = {
 SUFFIXES = {"n't": "not", "'re": "are", "'ll": "will", "'ve": "have", "'m": "am", "'d": "would"}
 # After these 's is a verb; after any other word it is a possessive (`crohn's` = `crohns`).
 TAKES_IS = frozenset(
-    "it he she that what there here who where how when why this everything something nothing".split()  # noqa: SIM905
+    "it he she that what there here who where how when why this everything something nothing".split()
 )
 FILLERS = frozenset({"hmm", "mhm", "mmm", "uh", "um"})  # never `mm`, which is a unit
 
@@ -144,9 +144,4 @@ def _standard_numbers(run: list[str]) -> Iterator[str]:
 
 def _is_digit_word(word: str) -> bool:
     standard = _number_standard()
-    return (
-        word == "zero"
-        or word in standard.ones
-        or word in standard.tens
-        or _INTEGER.fullmatch(word) is not None
-    )
+    return word == "zero" or word in standard.ones or word in standard.tens or _INTEGER.fullmatch(word) is not None

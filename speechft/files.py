@@ -38,9 +38,7 @@ def atomic_write(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
         # Opened by name, not through tempfile, so that the file gets the user's usual permissions.
         file = temp.open(mode) if "b" in mode else temp.open(mode, encoding="utf-8", newline="\n")
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror}); choose a folder you can write to"
-        ) from error
+        raise InputError(f"{path}: cannot be written ({error.strerror}); choose a folder you can write to") from error
     try:
         with file:
             yield file
@@ -214,9 +212,7 @@ class Stage:
                 f"{self.dir}: cannot be written ({error.strerror}); choose another run directory"
             ) from error
 
-    def finish(
-        self, counts: Mapping[str, Any], outputs: Iterable[str | Path], **facts: Any
-    ) -> dict[str, Any]:
+    def finish(self, counts: Mapping[str, Any], outputs: Iterable[str | Path], **facts: Any) -> dict[str, Any]:
         """Write `stage.json`, after everything else is on disk, and log the counts in one line.
 
         Args:
@@ -258,9 +254,7 @@ class Stage:
         try:
             return [fingerprint(path) for path in _expand(paths)]
         except OSError as error:
-            raise InputError(
-                f"{error.filename}: needed by {self.name}, cannot be read ({error.strerror})"
-            ) from error
+            raise InputError(f"{error.filename}: needed by {self.name}, cannot be read ({error.strerror})") from error
 
     def _clear(self, *, everything: bool) -> None:
         """Remove unfinished temporary files, and with `everything` all but the records.
@@ -346,6 +340,4 @@ def _still_there(outputs: list[dict[str, Any]]) -> bool:
 def _seconds_spent(folder: Path, started: Mapping[str, Any]) -> float:
     """Seconds that killed attempts worked: up to the newest file, the last sign of life they left."""
     newest = max((path.stat().st_mtime for path in folder.rglob("*")), default=0.0)
-    return float(started.get("seconds_before", 0.0)) + max(
-        0.0, newest - float(started.get("started_at", newest))
-    )
+    return float(started.get("seconds_before", 0.0)) + max(0.0, newest - float(started.get("started_at", newest)))

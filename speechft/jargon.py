@@ -19,7 +19,7 @@ CHUNKS_KEPT = 50_000  # odd words whose splitting is remembered: bounds the memo
 TAGS = """
 music laughter laughs laughing applause noise silence inaudible unintelligible crosstalk blank_audio foreign
 coughs? coughing sighs? unk beep static breathing
-""".split()  # noqa: SIM905
+""".split()
 
 DIGIT_NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 FOLDED = str.maketrans({"œ": "oe", "ø": "o", "æ": "ae", "ß": "ss", "đ": "d", "ð": "d", "þ": "th", "ł": "l"})

@@ -95,9 +95,7 @@ def scan(path: str | Path, *, need_audio: bool = True) -> tuple[list[Utterance],
     return [utterance for _, utterance in numbered], rejects
 
 
-def scan_numbered(
-    path: str | Path, *, need_audio: bool = True
-) -> tuple[list[tuple[int, Utterance]], list[Reject]]:
+def scan_numbered(path: str | Path, *, need_audio: bool = True) -> tuple[list[tuple[int, Utterance]], list[Reject]]:
     """As `scan`, with each utterance's line number in the file, for messages that say where."""
     path = Path(path)
     content = _content(path)
@@ -116,9 +114,7 @@ def scan_numbered(
                 raise _BadRow("broken line", fault)
             utterance = _utterance(row, folder, need_audio=need_audio)
             if utterance.id in first_seen:
-                raise _BadRow(
-                    "duplicate id", f'id "{utterance.id}" was used in line {first_seen[utterance.id]}'
-                )
+                raise _BadRow("duplicate id", f'id "{utterance.id}" was used in line {first_seen[utterance.id]}')
         except _BadRow as error:
             rejects.append(Reject(row, error.reason, f"{where}: {error}", where))
             continue
@@ -153,9 +149,7 @@ def by_id(rows: Iterable[Utterance]) -> dict[str, Utterance]:
     found: dict[str, Utterance] = {}
     for utterance in rows:
         if utterance.id in found:
-            raise InputError(
-                f'two rows have the id "{utterance.id}"; rows are joined by id, so make it unique'
-            )
+            raise InputError(f'two rows have the id "{utterance.id}"; rows are joined by id, so make it unique')
         found[utterance.id] = utterance
     return found
 
@@ -219,9 +213,7 @@ def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tupl
         if heading is None:
             heading = [cell.strip() for cell in cells]
             if need_audio and "audio_filepath" not in heading:
-                raise InputError(
-                    f"{path}:{start}: the heading has no audio_filepath, only {', '.join(heading)}"
-                )
+                raise InputError(f"{path}:{start}: the heading has no audio_filepath, only {', '.join(heading)}")
             continue
         if len(cells) != len(heading):
             yield start, {"line": cells}, f"{len(cells)} cells, but the heading has {len(heading)}"

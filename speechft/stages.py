@@ -6,6 +6,7 @@ A stage whose settings and inputs are unchanged is done and says so without impo
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from speechft import files, manifest
 from speechft.config import Pipeline
 from speechft.errors import InputError
 from speechft.manifest import Utterance
+from speechft.progress import Progress
 
 if TYPE_CHECKING:
     from speechft.whisper.load import Device, Whisper
@@ -124,7 +126,7 @@ def augment(run: Run) -> bool:
 
     plan.check(pipeline.augment.transforms, pipeline.conditions)
     stage.begin()
-    with progress("augment") as tell:
+    with Progress("augment") as tell:
         views = make_views(
             run.rows("train"),
             count=pipeline.augment.views,
@@ -179,8 +181,14 @@ def encode(run: Run) -> bool:
     """Encoder states of every view's packed windows and of every row that will be decoded, once."""
     pipeline = run.pipeline
     inputs = [run.dir / "augment" / "train.jsonl", run.dir / "augment" / "conditions.jsonl", *run.base_files]
-    inputs += [p for role in (*CHOOSING, *REPORTED, "general_train") if (p := run.dir / "ingest" / f"{role}.jsonl").exists()]
-    settings = {"model": _model_settings(run), "encode": run.table("encode")["encode"], "seed": pipeline.augment.seed}
+    inputs += [
+        p for role in (*CHOOSING, *REPORTED, "general_train") if (p := run.dir / "ingest" / f"{role}.jsonl").exists()
+    ]
+    settings = {
+        "model": _model_settings(run),
+        "encode": run.table("encode")["encode"],
+        "seed": pipeline.augment.seed,
+    }
     settings["from_audio"] = not _from_states(run)
     stage = run.stage("encode", settings=settings, inputs=inputs)
     if stage.up_to_date() and _stores_exist(run):
@@ -199,22 +207,25 @@ def encode(run: Run) -> bool:
     sizes = {name: states.size_gb(len(content), whisper.model.config) for name, content in wanted}
     log.info("encode: %s windows, %.2f GB of states", f"{sum(len(c) for _, c in wanted):,}", sum(sizes.values()))
     states.check_disk(run.states, sum(sizes.values()))
-    with progress("encode") as tell:
+    with Progress("encode") as tell:
         done = 0
         for name, content in wanted:
             key = states.key(
-                encoder_hash, [_identity(w) for w in content], dtype=pipeline.encode.dtype, precision=str(device.precision)
+                encoder_hash,
+                [_identity(w) for w in content],
+                dtype=pipeline.encode.dtype,
+                precision=str(device.precision),
             )
             total = sum(len(c) for _, c in wanted)
             states.keep(
                 run.states / key,
                 count=len(content),
-                render=lambda number, content=content: _render(content[number]),
+                render=functools.partial(_render, content),
                 encoder=whisper.model.model.encoder,
                 n_mels=whisper.n_mels,
                 device=device,
                 dtype=pipeline.encode.dtype,
-                progress=lambda n, done=done, total=total: tell(done + n, total),
+                progress=tell.part(done, total),
             )
             done += len(content)
             plans[name] = {"key": key, "count": len(content), "gb": round(sizes[name], 3)}
@@ -222,15 +233,25 @@ def encode(run: Run) -> bool:
     files.write_json(stage.dir / "stores.json", plans)
     files.write_jsonl(stage.dir / "rejects.jsonl", rejects)
     files.write_jsonl(stage.dir / "windows.jsonl", (_window_row(w) for w in windows))
-    counts = {"in": len(singles) + sum(len(w.placed) for w in windows), "out": sum(p["count"] for p in plans.values())}
+    counts = {
+        "in": len(singles) + sum(len(w.placed) for w in windows),
+        "out": sum(p["count"] for p in plans.values()),
+    }
     reasons = {"label too long": len(rejects)} if rejects else {}
-    stage.finish({**counts, "rejected": reasons}, _outputs(stage), device=device.label, states_gb=round(sum(sizes.values()), 3))
+    stage.finish(
+        {**counts, "rejected": reasons},
+        _outputs(stage),
+        device=device.label,
+        states_gb=round(sum(sizes.values()), 3),
+    )
     return True
 
 
 def _from_states(run: Run) -> bool:
     strategy = run.pipeline.finetune.strategy
-    return strategy not in ("full", "scratch") and not (strategy == "progressive" and run.pipeline.finetune.encoder_layers)
+    return strategy not in ("full", "scratch") and not (
+        strategy == "progressive" and run.pipeline.finetune.encoder_layers
+    )
 
 
 def _stores_exist(run: Run) -> bool:
@@ -252,7 +273,11 @@ def _plan_windows(run: Run, whisper: Whisper) -> tuple[list[Any], list[dict[str,
         counts = {row.id: len(tokens.encode_text(whisper.tokenizer, row.text or "")) for row in rows}
         fit = [row for row in rows if counts[row.id] <= LABEL_LIMIT]
         rejects += [
-            {"id": row.id, "reason": "label too long", "detail": f"{counts[row.id]} tokens, over {LABEL_LIMIT}"}
+            {
+                "id": row.id,
+                "reason": "label too long",
+                "detail": f"{counts[row.id]} tokens, over {LABEL_LIMIT}",
+            }
             for row in rows
             if counts[row.id] > LABEL_LIMIT
         ]
@@ -273,7 +298,10 @@ def _single_windows(rows: list[Utterance]) -> list[Any]:
     from speechft.whisper import windows
 
     return [
-        windows.Window(id=row.id, placed=(windows.Placed(utterance=row, start_s=0.0, end_s=min(30.0, row.duration or 30.0)),))
+        windows.Window(
+            id=row.id,
+            placed=(windows.Placed(utterance=row, start_s=0.0, end_s=min(30.0, row.duration or 30.0)),),
+        )
         for row in rows
     ]
 
@@ -284,19 +312,28 @@ def _identity(window: Any) -> list[Any]:
     for placed in window.placed:
         row = placed.utterance
         stat = row.audio_filepath.stat()
-        parts.append([str(row.audio_filepath.name), stat.st_size, stat.st_mtime_ns, row.offset, row.duration, placed.start_s])
+        parts.append(
+            [
+                str(row.audio_filepath.name),
+                stat.st_size,
+                stat.st_mtime_ns,
+                row.offset,
+                row.duration,
+                placed.start_s,
+            ]
+        )
     return parts
 
 
-def _render(window: Any) -> Any:
+def _render(content: list[Any], number: int) -> Any:
     from speechft import audio
     from speechft.whisper import windows
 
     clips = [
         audio.read(p.utterance.audio_filepath, offset_s=p.utterance.offset, duration_s=p.utterance.duration)
-        for p in window.placed
+        for p in content[number].placed
     ]
-    return windows.assemble(clips, [p.start_s for p in window.placed])
+    return windows.assemble(clips, [p.start_s for p in content[number].placed])
 
 
 def _window_row(window: Any) -> dict[str, Any]:
@@ -306,7 +343,8 @@ def _window_row(window: Any) -> dict[str, Any]:
         "replay": window.id.startswith("replay-"),
         "clips": [
             {"id": p.utterance.id, "text": p.utterance.text or "", "start_s": p.start_s, "end_s": p.end_s,
-             "audio_filepath": str(p.utterance.audio_filepath), "offset": p.utterance.offset, "duration": p.utterance.duration}
+             "audio_filepath": str(p.utterance.audio_filepath), "offset": p.utterance.offset,
+             "duration": p.utterance.duration}
             for p in window.placed
         ],
     }  # fmt: skip
@@ -318,7 +356,11 @@ def finetune(run: Run) -> bool:
     inputs = [run.dir / "encode" / "windows.jsonl", run.dir / "encode" / "stores.json"]
     if run.pipeline.data.terms:
         inputs.append(run.pipeline.data.terms)
-    wanted = {"finetune": run.table("finetune")["finetune"], "model": _model_settings(run), "normaliser": run.pipeline.score.normaliser}
+    wanted = {
+        "finetune": run.table("finetune")["finetune"],
+        "model": _model_settings(run),
+        "normaliser": run.pipeline.score.normaliser,
+    }
     stage = run.stage("finetune", settings=wanted, inputs=inputs, seed=settings.seed)
     if stage.up_to_date():
         return False
@@ -326,7 +368,11 @@ def finetune(run: Run) -> bool:
     from speechft import adaptation
 
     facts = adaptation.adapt(run, stage.dir)
-    stage.finish(facts.pop("counts"), [stage.dir / "model", stage.dir / "curve.jsonl", stage.dir / "choice.json"], **facts)
+    stage.finish(
+        facts.pop("counts"),
+        [stage.dir / "model", stage.dir / "curve.jsonl", stage.dir / "choice.json"],
+        **facts,
+    )
     return True
 
 
@@ -349,9 +395,16 @@ def score(run: Run) -> bool:
     """Counts, intervals, terms, slices and the verdict, from text alone."""
     pipeline = run.pipeline
     folder = run.dir / "transcribe"
-    inputs = [folder / f"{name}.jsonl" for name in ("before", "after", "general_before", "general_after") if (folder / f"{name}.jsonl").exists()]
+    inputs = [
+        folder / f"{name}.jsonl"
+        for name in ("before", "after", "general_before", "general_after")
+        if (folder / f"{name}.jsonl").exists()
+    ]
     inputs += [run.dir / "ingest" / "train.jsonl"] + ([pipeline.data.terms] if pipeline.data.terms else [])
-    settings = {"score": run.table("score")["score"], "forgetting_budget": pipeline.finetune.forgetting_budget}
+    settings = {
+        "score": run.table("score")["score"],
+        "forgetting_budget": pipeline.finetune.forgetting_budget,
+    }
     stage = run.stage("score", settings=settings, inputs=inputs, seed=pipeline.score.seed)
     if stage.up_to_date():
         return False
@@ -398,43 +451,6 @@ def report(run: Run) -> bool:
 def _outputs(stage: files.Stage) -> list[Path]:
     records = (files.STAGE_FILE, files.STARTED_FILE)
     return [path for path in sorted(stage.dir.iterdir()) if path.is_file() and path.name not in records]
-
-
-class progress:
-    """A progress bar with time left on a terminal; elsewhere a line every ten seconds or so."""
-
-    def __init__(self, title: str) -> None:
-        self.title = title
-
-    def __enter__(self) -> Callable[..., None]:
-        import time
-
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-
-        console = Console(stderr=True)
-        self.bar: Progress | None = None
-        if console.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-            self.bar = Progress(*columns, console=console, transient=True)
-            self.bar.start()
-            task = self.bar.add_task(self.title, total=None)
-            return lambda done, total, note="": self.bar and self.bar.update(task, completed=done, total=total, description=f"{self.title} {note}")
-        started = spoken = time.monotonic()
-
-        def tell(done: int, total: int, note: str = "") -> None:
-            nonlocal spoken
-            now = time.monotonic()
-            if now - spoken > 10 and done:
-                left = (now - started) / done * (total - done)
-                log.info("%s: %s of %s, about %.0f s left%s", self.title, f"{done:,}", f"{total:,}", left, f", {note}" if note else "")
-                spoken = now
-
-        return tell
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.stop()
 
 
 STAGES: dict[str, Callable[[Run], bool]] = {

@@ -86,6 +86,16 @@ def get(name: str = DEFAULT, terms: Iterable[Term] | None = None, *, language: s
     return _make(name, tuple(terms or ()), language)
 
 
+def by_character(normaliser: Normaliser) -> Normaliser:
+    """Return the normaliser with every character a word of its own, for languages without spaces."""
+    return Normaliser(
+        name=normaliser.name,
+        version=normaliser.version,
+        hash=normaliser.hash,
+        function=lambda text: " ".join("".join(normaliser(text).split())),
+    )
+
+
 def without_spaces(languages: Iterable[str | None], texts: Sequence[str]) -> bool:
     """Say whether the texts are in a language that puts no spaces between words.
 

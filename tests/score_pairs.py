@@ -34,18 +34,14 @@ def random_pairs(
     return references, hypotheses
 
 
-def sclite_counts(
-    folder: Path, references: dict[str, str], hypotheses: dict[str, str]
-) -> dict[str, list[int]]:
+def sclite_counts(folder: Path, references: dict[str, str], hypotheses: dict[str, str]) -> dict[str, list[int]]:
     """Return sclite's hits, substitutions, deletions and insertions for each row."""
     speakers: dict[str, str | None] = dict.fromkeys(references, "s1")
     nist.write_trn(folder / "ref.trn", references, speakers)
     nist.write_trn(folder / "hyp.trn", hypotheses, speakers)
     assert SCLITE is not None
     command = [SCLITE, "-r", "ref.trn", "trn", "-h", "hyp.trn", "trn", "-i", "rm", "-e", "utf-8", "-s"]
-    subprocess.run(
-        [*command, "-o", "pra", "-n", "out", "-f", "0"], cwd=folder, check=True, capture_output=True
-    )
+    subprocess.run([*command, "-o", "pra", "-n", "out", "-f", "0"], cwd=folder, check=True, capture_output=True)
     report = (folder / "out.pra").read_text(errors="replace")
     found = re.findall(r"id: \((\S+)\)\nScores: \(#C #S #D #I\) (\d+) (\d+) (\d+) (\d+)", report)
     return {row_id: [int(number) for number in numbers] for row_id, *numbers in found}
@@ -61,9 +57,7 @@ def sc_stats(
     assert SCLITE is not None
     assert SC_STATS is not None
     command = [SCLITE, "-r", "ref.trn", "trn", "-h", "one.trn", "trn", "-h", "two.trn", "trn", "-i", "rm"]
-    piped = subprocess.run(
-        [*command, "-p", "-f", "0"], cwd=folder, check=True, capture_output=True, text=True
-    )
+    piped = subprocess.run([*command, "-p", "-f", "0"], cwd=folder, check=True, capture_output=True, text=True)
     command = [SC_STATS, "-p", "-t", "mapsswe", "-v", "-n", "-"]
     # Debian's sclite ends every field of a path with a line, which its sc_stats does not read: join them.
     alignments = re.sub(r"(<PATH [^>]*>\n)(.*?)</PATH>", _join_fields, piped.stdout, flags=re.S)

@@ -10,9 +10,7 @@ from speechft.augment import accent
 RATE = SAMPLE_RATE
 
 
-def voice(
-    *, f0_hz: float | np.ndarray = 120.0, formant_hz: float = 1000.0, duration_s: float = 1.0
-) -> np.ndarray:
+def voice(*, f0_hz: float | np.ndarray = 120.0, formant_hz: float = 1000.0, duration_s: float = 1.0) -> np.ndarray:
     """A buzz of known pitch through one resonance of known frequency (bandwidth 120 Hz), peak 0.3."""
     count = round(duration_s * RATE)
     phase = np.cumsum(np.broadcast_to(f0_hz, count) / RATE)

@@ -66,9 +66,7 @@ def test_other_suffixes_are_refused(tmp_path: Path) -> None:
 
 def test_probe_reads_the_header(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros((4000, 2)), 8000)
-    assert audio.probe(tmp_path / "a.wav") == audio.AudioInfo(
-        sample_rate=8000, channels=2, frames=4000, duration_s=0.5
-    )
+    assert audio.probe(tmp_path / "a.wav") == audio.AudioInfo(sample_rate=8000, channels=2, frames=4000, duration_s=0.5)
 
 
 def test_segments(tmp_path: Path) -> None:

@@ -60,9 +60,7 @@ def test_fingerprint_of_known_bytes(tmp_path: Path) -> None:
     assert found["sha256"] == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-def test_a_finished_stage_is_up_to_date_and_says_what_it_did(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_finished_stage_is_up_to_date_and_says_what_it_did(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     stage = make_stage(tmp_path)
     assert not stage.up_to_date()
     stage.begin()
@@ -77,9 +75,7 @@ def test_a_finished_stage_is_up_to_date_and_says_what_it_did(
     assert caplog.messages[0].startswith("ingest: 2 in, 1 out, 1 rejected (missing file 1), 0.")
 
 
-@pytest.mark.parametrize(
-    "changes", [{"settings": {"share": 0.2}}, {"seed": 2}, {"format": 2}, {"inputs": []}], ids=str
-)
+@pytest.mark.parametrize("changes", [{"settings": {"share": 0.2}}, {"seed": 2}, {"format": 2}, {"inputs": []}], ids=str)
 def test_other_settings_seed_format_or_inputs_clear_the_folder(tmp_path: Path, changes: dict) -> None:
     stage = make_stage(tmp_path)
     stage.begin()
@@ -186,9 +182,7 @@ def test_files_that_no_stage_wrote_are_left_alone(tmp_path: Path) -> None:
 
 def test_an_unwritable_run_directory_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("a file where the folder should be")
-    with pytest.raises(
-        InputError, match=r"run/ingest: cannot be written \(Not a directory\); choose another"
-    ):
+    with pytest.raises(InputError, match=r"run/ingest: cannot be written \(Not a directory\); choose another"):
         make_stage(tmp_path).begin()
     with pytest.raises(InputError, match="cannot be written"):
         files.write_json(tmp_path / "run" / "a.json", {})
@@ -212,7 +206,5 @@ def test_up_to_date_is_said_without_torch(tmp_path: Path) -> None:
         "s = files.Stage(d + '/run', 'ingest', settings={'share': 0.1}, inputs=[d + '/in.jsonl'],"
         " format=1, seed=1); print(s.up_to_date(), 'torch' in sys.modules, 'numpy' in sys.modules)"
     )
-    said = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
-    )
+    said = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
     assert said.stdout.split() == ["True", "False", "False"]

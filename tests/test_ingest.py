@@ -146,9 +146,7 @@ def test_originals_are_not_touched(tmp_path: Path) -> None:
 def test_too_many_rejects_stop_the_run(tmp_path: Path) -> None:
     rows = [*clips(tmp_path, "a", 3, seed=1), {"audio_filepath": "gone.wav", "text": "x"}]
     roles = {"test": [save(tmp_path / "m.jsonl", rows)]}
-    sentence = (
-        r"1 of 4 rows were rejected \(missing file 1; all in .*rejects\.jsonl\), more than .* = 0\.2 allows"
-    )
+    sentence = r"1 of 4 rows were rejected \(missing file 1; all in .*rejects\.jsonl\), more than .* = 0\.2 allows"
     with pytest.raises(InputError, match=sentence):
         run(tmp_path, roles, max_rejected_share=0.2)
     assert len(files.read_jsonl(tmp_path / "out" / "rejects.jsonl")) == 1
@@ -159,9 +157,7 @@ def test_too_many_rejects_stop_the_run(tmp_path: Path) -> None:
 def test_a_role_without_usable_rows_stops_the_run(tmp_path: Path) -> None:
     train = save(tmp_path / "train.jsonl", clips(tmp_path, "a", 8, seed=1))
     bad = save(tmp_path / "test.jsonl", [{"audio_filepath": "gone.wav", "text": "x"}])
-    with pytest.raises(
-        InputError, match=r"data\.test: no usable row is left in .*test\.jsonl: 1 of 9 .*missing file"
-    ):
+    with pytest.raises(InputError, match=r"data\.test: no usable row is left in .*test\.jsonl: 1 of 9 .*missing file"):
         run(tmp_path, {"train": [train], "test": [bad]})
     with pytest.raises(InputError, match=r"data\.dev: no usable row is left in .*: no row is meant for it"):
         run(tmp_path, {"train": [train], "dev": [save(tmp_path / "empty.jsonl", [])]})
@@ -348,8 +344,7 @@ def leaky(kind: str, folder: Path) -> dict[str, list[Path]]:
         (folder / "link.wav").symlink_to("talk.wav")
         test[1] |= {"audio_filepath": "link.wav", "offset": 1.0, "duration": 1.5}
     return {
-        role: [save(folder / f"{role}.jsonl", rows)]
-        for role, rows in (("train", train), ("dev", dev), ("test", test))
+        role: [save(folder / f"{role}.jsonl", rows)] for role, rows in (("train", train), ("dev", dev), ("test", test))
     }
 
 
@@ -473,9 +468,7 @@ def test_odd_rows_are_warned_of_and_kept(
 def test_the_order_of_results_does_not_depend_on_workers(tmp_path: Path) -> None:
     rows = [
         Row(utterance=utterance, where=str(number))
-        for number, utterance in enumerate(
-            manifest.read(save(tmp_path / "m.jsonl", clips(tmp_path, "a", 40, seed=1)))
-        )
+        for number, utterance in enumerate(manifest.read(save(tmp_path / "m.jsonl", clips(tmp_path, "a", 40, seed=1))))
     ]
     gone = dataclasses.replace(rows[7].utterance, audio_filepath=tmp_path / "gone.wav")
     rows[7] = dataclasses.replace(rows[7], utterance=gone)

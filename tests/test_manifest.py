@@ -18,9 +18,7 @@ def write_lines(path: Path, *lines: str | dict, end: str = "\n", start: str = ""
 
 def test_rows_survive_a_round_trip(tmp_path: Path) -> None:
     rows = [
-        Utterance(
-            id="a", audio_filepath=tmp_path / "a.wav", text="", duration=1.5, extra={"source": {"n": 1}}
-        ),
+        Utterance(id="a", audio_filepath=tmp_path / "a.wav", text="", duration=1.5, extra={"source": {"n": 1}}),
         Utterance(
             id="a#2",
             audio_filepath=tmp_path / "b.wav",

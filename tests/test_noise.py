@@ -111,9 +111,7 @@ def test_loud_mixtures_are_scaled_whole() -> None:
 
 
 def test_silence_gets_noise_at_the_level_usual_speech_would_give_it() -> None:
-    mixed, measured_db = noise.mix(
-        np.zeros(RATE, np.float32), noise.generate("white", RATE, rng())[0], snr_db=10
-    )
+    mixed, measured_db = noise.mix(np.zeros(RATE, np.float32), noise.generate("white", RATE, rng())[0], snr_db=10)
     assert measured_db == -math.inf
     assert rms_db(mixed) == pytest.approx(-36, abs=0.05)
 

@@ -173,8 +173,7 @@ def test_recorded_noise_is_named_and_broken_files_are_passed_over(tmp_path: Path
     soundfile.write(tmp_path / "fan.wav", tone(2000, duration_s=0.4), RATE)
     soundfile.write(tmp_path / "nothing.wav", np.zeros(RATE), RATE)
     recordings = [
-        Recording(path=tmp_path / f"{name}.wav", duration_s=0.4, id=name)
-        for name in ("fan", "gone", "nothing")
+        Recording(path=tmp_path / f"{name}.wav", duration_s=0.4, id=name) for name in ("fan", "gone", "nothing")
     ]
     settings = {"noise": {"p": 1, "kinds": "recorded", "from": str(tmp_path), "snr_db": 0}}
     kinds = []
@@ -208,9 +207,7 @@ def test_a_condition_is_fixed_and_complete(talkers: Materials) -> None:
     assert steps[0]["measured_snr_db"] == pytest.approx(5, abs=0.1)
     np.testing.assert_array_equal(noisy, made("babble")[0])
     assert not np.array_equal(noisy, made("other")[0])
-    assert not np.array_equal(
-        noisy, view(tone(440), {"noise": {**settings["noise"], "p": 1}}, talkers, speaker="a")[0]
-    )
+    assert not np.array_equal(noisy, view(tone(440), {"noise": {**settings["noise"], "p": 1}}, talkers, speaker="a")[0])
     with pytest.raises(InputError, match=r"r1: no babble noise, as there is nobody else's speech"):
         made("babble", speaker=None)
     with pytest.raises(InputError, match=r"conditions\.quiet: names no transform"):
@@ -230,6 +227,29 @@ def test_every_length_and_level_survives_everything(rooms: Materials, count: int
     assert view(samples, same_length, rooms)[0].shape == samples.shape
 
 
+def test_an_empty_clip_has_nothing_done_to_it(rooms: Materials) -> None:
+    assert view(np.zeros(0, np.float32), ALL, rooms)[1] == []
+
+
+def test_overshoot_of_a_filter_is_scaled_down_and_recorded() -> None:
+    square = np.sign(tone(300)).astype(np.float32)  # full scale; without its upper harmonics it overshoots
+    made, steps = view(square, {"band": {"p": 1, "low_hz": 0, "high_hz": 3500}}, Materials())
+    assert [step["name"] for step in steps] == ["band", "limit"]
+    assert steps[1]["gain_db"] < -0.5
+    assert np.abs(made).max() == pytest.approx(0.99, abs=1e-4)
+
+
+def test_one_voice_talks_in_different_words(tmp_path: Path) -> None:
+    spoken = []
+    for index in range(4):
+        soundfile.write(tmp_path / f"{index}.wav", tone(500 + 500 * index), RATE)
+        spoken.append(Recording(path=tmp_path / f"{index}.wav", duration_s=1.0, id=f"u{index}", speaker="a"))
+    settings = {"noise": {"p": 1, "kinds": "babble", "talkers": 4}}
+    materials = Materials(talkers={"a": spoken}, talkers_named=True)
+    step = view(tone(3500), settings, materials)[1][0]
+    assert sorted(step["talkers"]) == ["u0", "u1", "u2", "u3"]
+
+
 def test_input_is_left_alone(rooms: Materials) -> None:
     samples = tone(300)
     samples.flags.writeable = False
@@ -237,9 +257,7 @@ def test_input_is_left_alone(rooms: Materials) -> None:
 
 
 def test_no_settings_mean_the_default_chain(rooms: Materials) -> None:
-    names = {
-        step["name"] for i in range(30) for step in view(tone(300, duration_s=0.1), {}, rooms, id=f"r{i}")[1]
-    }
+    names = {step["name"] for i in range(30) for step in view(tone(300, duration_s=0.1), {}, rooms, id=f"r{i}")[1]}
     assert {"tempo", "room", "noise", "gain"} <= names
 
 
@@ -262,9 +280,7 @@ def test_materials_are_made_for_views_and_for_conditions(talkers: Materials, tmp
     with pytest.raises(InputError, match="babble_from"):
         plan.materials((), settings=settings, seed=1, bank=tmp_path / "rooms.npz")
     named = {"noise": {"kinds": "babble", "babble_from": str(tmp_path)}}
-    assert plan.materials(
-        (), settings=named, seed=1, bank=tmp_path / "rooms.npz", condition="babble"
-    ).talkers_named
+    assert plan.materials((), settings=named, seed=1, bank=tmp_path / "rooms.npz", condition="babble").talkers_named
 
 
 def test_everything_is_checked_before_a_run(tmp_path: Path) -> None:

@@ -47,9 +47,7 @@ def test_what_does_not_decay_by_35_db_has_no_rt60(response: np.ndarray) -> None:
 
 def test_simulated_rooms_hold_what_was_asked(bank: room.Bank) -> None:
     assert len(bank) == 4
-    for response, direct, rt60_s, facts in zip(
-        bank.responses, bank.direct, bank.rt60_s, bank.facts, strict=True
-    ):
+    for response, direct, rt60_s, facts in zip(bank.responses, bank.direct, bank.rt60_s, bank.facts, strict=True):
         assert RT60_S[0] <= rt60_s <= RT60_S[1]
         assert response.dtype == np.float32
         assert response[direct] == 1.0

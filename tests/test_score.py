@@ -157,23 +157,22 @@ def test_order_does_not_matter() -> None:
 
 def test_japanese_is_judged_by_characters() -> None:
     before = [
-        Utterance(
-            id=str(i), audio_filepath=None, text="東京に行きます", hypothesis="京都に行くます", lang="ja"
-        )
+        Utterance(id=str(i), audio_filepath=None, text="東京に行きます", hypothesis="京都に行くます", lang="ja")
         for i in range(9)
     ]
     after = [dataclasses.replace(row, hypothesis=row.text) for row in before]
-    result = score(before, after)
+    result = score(before, after, terms=[Term(term="東京")], train_texts=["東京は"])
     assert result["rate"] == "cer"
     assert result["cer"]["characters"] == 63
+    assert result["cer"]["before"] == result["slices"][0]["before"] == pytest.approx(3 / 7)
+    assert result["counts"]["before"]["substitutions"] == 27
+    assert (result["terms"]["before"]["seen_recall"], result["terms"]["after"]["recall"]) == (0.0, 1.0)
     assert "character error rate" in result["verdict"]["sentence"]
     assert result["verdict"]["outcome"] == "better"
 
 
 def test_words_on_silence_are_reported_and_not_divided() -> None:
-    silent = Utterance(
-        id="quiet", audio_filepath=None, text="", hypothesis="thank you", speaker="s1", duration=1.0
-    )
+    silent = Utterance(id="quiet", audio_filepath=None, text="", hypothesis="thank you", speaker="s1", duration=1.0)
     better = dataclasses.replace(silent, hypothesis="")
     with_silence = score([*utterances(4), silent], [*utterances(4), better])
     assert with_silence["wer"] == score(utterances(4), utterances(4))["wer"]
@@ -260,14 +259,13 @@ def test_the_command_scores_any_form_and_writes_what_repeats_it(tmp_path: Path) 
     first = command.run(
         paths["reference.jsonl"], paths["hypothesis.csv"], terms=paths["terms.txt"], out=out, resamples=200
     )
-    second = command.run(
-        paths["reference.trn"], paths["hypothesis.trn"], terms=paths["terms.txt"], resamples=200
-    )
+    second = command.run(paths["reference.trn"], paths["hypothesis.trn"], terms=paths["terms.txt"], resamples=200)
     assert first["wer"] == second["wer"]
     assert second["groups"]["what"] == "speakers"  # from the ids, as sclite reads them
     saved = json.loads((out / "score.json").read_text())
     assert saved["wer"]["value"] == first["wer"]["value"]
     assert len(saved["inputs"]["reference"]["sha256"]) == 64
+    assert (out / "table.md").read_text() == first["table"]
     assert (out / "table.md").read_text().count("word errors") >= 2
     again = command.run(out / "reference.trn", out / "before.trn", normaliser="raw", resamples=200)
     assert again["counts"]["value"] == first["counts"]["value"]  # the .trn files hold the normalised words
@@ -286,9 +284,7 @@ def test_the_command_compares_two_systems(tmp_path: Path) -> None:
     assert result["verdict"]["outcome"] == "better"
     assert not command.is_worse(result)
     assert (tmp_path / "o" / "after.trn").exists()
-    back = command.run(
-        paths["reference.jsonl"], tmp_path / "after.jsonl", paths["hypothesis.csv"], resamples=200
-    )
+    back = command.run(paths["reference.jsonl"], tmp_path / "after.jsonl", paths["hypothesis.csv"], resamples=200)
     assert command.is_worse(back)
 
 

@@ -124,9 +124,7 @@ def test_where_the_noise_level_comes_from(known: dict[str, Any], expected: float
 
 
 def test_noise_levels_go_by_size() -> None:
-    rows = [row(str(snr), extra={"snr_db": snr}, condition="noise") for snr in (25, -3, 3, 12)] + [
-        row("clean")
-    ]
+    rows = [row(str(snr), extra={"snr_db": snr}, condition="noise") for snr in (25, -3, 3, 12)] + [row("clean")]
     found = sliced(rows, [1] * 5, [1] * 5)
     assert [entry["value"] for entry in found if entry["by"] == "snr"] == [
         "below 0 dB",

@@ -33,9 +33,7 @@ def collect(
     bank: Path = Path("rooms.npz"),
     held_out: bool = False,
 ) -> sources.Materials:
-    return sources.materials(
-        rows or [], settings=settings.check(tables), seed=1, bank=bank, held_out=held_out
-    )
+    return sources.materials(rows or [], settings=settings.check(tables), seed=1, bank=bank, held_out=held_out)
 
 
 def test_a_folder_is_searched_whole_and_unreadable_files_are_named_and_counted(
@@ -118,9 +116,7 @@ def test_babble_alone_needs_two_speakers(tmp_path: Path, caplog: pytest.LogCaptu
 
 
 def test_nothing_is_collected_for_what_never_happens() -> None:
-    found = collect(
-        {"noise": {"p": 0, "kinds": "recorded", "from": "absent"}, "room": {"p": 0, "from": "absent"}}
-    )
+    found = collect({"noise": {"p": 0, "kinds": "recorded", "from": "absent"}, "room": {"p": 0, "from": "absent"}})
     assert found.rooms is None
     assert not found.recordings
 

@@ -66,9 +66,7 @@ def test_pairing_makes_a_common_difficulty_cancel() -> None:
 
 
 def test_no_words_and_one_row() -> None:
-    assert (
-        stats.paired_bootstrap(np.zeros(2), np.zeros(2), np.zeros(2), ["a", "b"], resamples=9, seed=1) is None
-    )
+    assert stats.paired_bootstrap(np.zeros(2), np.zeros(2), np.zeros(2), ["a", "b"], resamples=9, seed=1) is None
     alone = bootstrap([1.0], [0.0], [4.0], ["a"])
     assert alone.delta.value == -0.25
     assert alone.delta.ci95 is None
@@ -153,16 +151,13 @@ def test_the_statistic_is_the_mean_over_its_standard_error() -> None:
 
 
 @pytest.mark.skipif(SC_STATS is None, reason="sc_stats is not installed (Debian: apt install sctk)")
-@pytest.mark.parametrize(
-    ("seed", "rates", "words"), [(1, (0.2, 0.3), 500), (2, (0.6, 0.4), 30), (3, (0.9, 0.8), 6)]
-)
+@pytest.mark.parametrize(("seed", "rates", "words"), [(1, (0.2, 0.3), 500), (2, (0.6, 0.4), 30), (3, (0.9, 0.8), 6)])
 def test_mapsswe_equals_sc_stats(tmp_path: Path, seed: int, rates: tuple[float, float], words: int) -> None:
     references, first = random_pairs(250, seed=seed, words=words, error_rate=rates[0])
     # The same seed draws other words at another rate: keep the first references, spoil them again.
     spoil = np.random.default_rng(seed)
     second = {
-        row_id: " ".join(word for word in text.split() if spoil.random() > rates[1])
-        + " x" * int(spoil.integers(3))
+        row_id: " ".join(word for word in text.split() if spoil.random() > rates[1]) + " x" * int(spoil.integers(3))
         for row_id, text in references.items()
     }
     segments, statistic = sc_stats(tmp_path, references, first, second)

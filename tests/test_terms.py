@@ -38,9 +38,7 @@ def test_the_longest_term_wins_and_none_is_found_inside_another() -> None:
     assert names == ["insulin glargine", "insulin", "insulin glargine", "120/80"]
 
 
-def report(
-    before: list[wer.Aligned], after: list[wer.Aligned] | None, train_texts: list[str] | None = None
-) -> dict:
+def report(before: list[wer.Aligned], after: list[wer.Aligned] | None, train_texts: list[str] | None = None) -> dict:
     general = aligned(("take the bus to town today", "take metformin to town today"))
     return term_report(
         before,
@@ -59,9 +57,7 @@ def report(
 def test_recall_precision_and_false_alarms_by_hand() -> None:
     references = ["start metformin now", "metformin and insulin", "use kubectl", "no drug here"]
     before = aligned(
-        *zip(
-            references, ["start met for men now", "metformin", "use cube cuddle", "no drug here"], strict=True
-        )
+        *zip(references, ["start met for men now", "metformin", "use cube cuddle", "no drug here"], strict=True)
     )
     after = aligned(
         *zip(
@@ -70,9 +66,7 @@ def test_recall_precision_and_false_alarms_by_hand() -> None:
             strict=True,
         )
     )
-    result = report(
-        before, after, train_texts=["metformin metformin", "metformin", "metformin metformin", "insulin"]
-    )
+    result = report(before, after, train_texts=["metformin metformin", "metformin", "metformin metformin", "insulin"])
     assert result["before"]["recall"] == 1 / 4
     assert result["before"]["precision"] == 1.0
     assert result["after"]["recall"] == 1.0

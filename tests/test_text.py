@@ -193,9 +193,7 @@ def test_an_unknown_name_is_an_error() -> None:
         text.get("whisper")
 
 
-@pytest.mark.parametrize(
-    "odd", ["", " ", "...", "- -", "#", "'", "''s", "%", "+ / +", "\ue0000\ue001", "\u200b"]
-)
+@pytest.mark.parametrize("odd", ["", " ", "...", "- -", "#", "'", "''s", "%", "+ / +", "\ue0000\ue001", "\u200b"])
 @pytest.mark.parametrize("name", text.NAMES)
 def test_odd_input_does_not_fail(name: str, odd: str) -> None:
     assert isinstance(text.get(name, TERMS).words(odd), list)
@@ -216,7 +214,7 @@ per cent dollars pounds cents $5 £20.50 €3 5% 1,000 3.14 1960s 21st second th
 naïve Zürich 東京 München o'clock rock'n'roll C++ C# 120/80 mg/dL 5mm B12 I/O -5 +3 plus
 minus one ones sixes twenties first 7 19 2023 cause kinda dunno sorta ... ? ! , ; : —
 “quoted” ’tis ½ ² ™ & @ #1
-""".split()  # noqa: SIM905
+""".split()
 
 
 def test_whisper_normalisers_equal_the_reference_package() -> None:

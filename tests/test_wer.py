@@ -83,9 +83,7 @@ def test_chunks_do_not_change_the_counts(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_the_metric_class_equals_jiwer_on_ten_thousand_pairs() -> None:
     references, hypotheses = random_pairs(10_000, seed=1)
-    ours = WordErrors("raw").compute(
-        predictions=list(hypotheses.values()), references=list(references.values())
-    )
+    ours = WordErrors("raw").compute(predictions=list(hypotheses.values()), references=list(references.values()))
     theirs = jiwer.process_words(list(references.values()), list(hypotheses.values()))
     assert ours is not None
     assert ours["wer"] == theirs.wer

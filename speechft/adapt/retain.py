@@ -34,9 +34,7 @@ def distance(parameters: Mapping[str, torch.Tensor], base: Mapping[str, torch.Te
     return 0.5 * total
 
 
-def blend(
-    base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], alpha: float
-) -> dict[str, torch.Tensor]:
+def blend(base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
     """Weights `alpha` of the way from base to tuned (WiSE-FT, Wortsman et al. 2022); 0 and 1 are exact copies."""
     if alpha in (0.0, 1.0):
         return {name: (tuned if alpha else base)[name].clone() for name in tuned}

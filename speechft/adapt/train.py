@@ -1,7 +1,7 @@
 """The training loop: teacher forcing over kept encoder states, or over audio when the encoder itself changes.
 
-One plain loop, because a Trainer pads, gathers and reorders in ways that defeat kept states: a step here is a handful of
-packed windows read from disk, one decoder pass, one optimiser step. Every draw (order, timestamps, previous text) comes
+One plain loop, because a Trainer pads, gathers and reorders in ways that defeat kept states: a step here is a handful
+of packed windows read from disk, one decoder pass, one optimiser step. Every draw (order, timestamps, previous text) comes
 from the seed and the epoch or step number, so a resumed run repeats an uninterrupted one.
 """
 
@@ -210,8 +210,8 @@ def train(
             if not torch.isfinite(loss):
                 where = ", ".join(str(item.number) for item in chunk[:8])
                 raise InputError(
-                    f"finetune: the loss is {float(loss.detach())} at step {state.step} (windows {where}, learning rate "
-                    f"{rate:.2e}); lower finetune.learning_rate. The last good checkpoint is {out / 'checkpoint.pt'}"
+                    f"finetune: the loss is {float(loss.detach())} at step {state.step} (windows {where}, learning "
+                    f"rate {rate:.2e}); lower finetune.learning_rate. The last good checkpoint is {out / 'checkpoint.pt'}"
                 )
             scaler.scale(loss).backward()
             scaler.unscale_(optimizer)
@@ -225,7 +225,13 @@ def train(
         state.epoch = epoch + 1
         if state.epoch % every == 0 or state.epoch == recipe.epochs or stopping.asked:
             model.eval()
-            row = {"epoch": state.epoch, "step": state.step, "loss": sum(losses) / len(losses), "rate": rate, **evaluate()}
+            row = {
+                "epoch": state.epoch,
+                "step": state.step,
+                "loss": sum(losses) / len(losses),
+                "rate": rate,
+                **evaluate(),
+            }
             state.curve.append(row)
             say(_line(row, recipe.epochs))
             if row["dev_wer"] < state.best_wer:
@@ -266,7 +272,11 @@ def _loss(
     replayed = torch.tensor([item.replay for item in chunk], device=labels.device)
     if base is not None and bool(replayed.any()):
         with torch.no_grad(), device.autocast():
-            old = base(input_ids=decoder_inputs[replayed], encoder_hidden_states=states[replayed].detach(), use_cache=False)
+            old = base(
+                input_ids=decoder_inputs[replayed],
+                encoder_hidden_states=states[replayed].detach(),
+                use_cache=False,
+            )
             base_logits = nn.functional.linear(old.last_hidden_state, base.embed_tokens.weight)
         loss = loss + recipe.distil * retain.distillation(logits[replayed], base_logits, labels[replayed])
     if anchor:

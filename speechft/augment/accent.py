@@ -39,9 +39,7 @@ def shift_speed(samples: np.ndarray, *, speed: float) -> np.ndarray:
     new_size = round(size / speed)
     spectrum = scipy.fft.rfft(samples, size)
     kept = np.zeros(new_size // 2 + 1, spectrum.dtype)
-    shared = (
-        min(len(spectrum), len(kept)) - 1
-    )  # without the highest bin, which may be a Nyquist bin in one only
+    shared = min(len(spectrum), len(kept)) - 1  # without the highest bin, which may be a Nyquist bin in one only
     kept[:shared] = spectrum[:shared]
     played = scipy.fft.irfft(kept, new_size) * np.float32(new_size / size)
     return _limited(_fit(played, round(len(samples) / speed)))
@@ -75,9 +73,7 @@ def shift_tempo(samples: np.ndarray, *, tempo: float) -> np.ndarray:
             # What followed the last frame in the recording is what should follow it here.
             wanted = padded[place + hop : place + hop + frame]
             if len(wanted) == frame and wanted.any():
-                place = (
-                    nominal - search + _best_match(padded, wanted, energy, nominal - search, 2 * search + 1)
-                )
+                place = nominal - search + _best_match(padded, wanted, energy, nominal - search, 2 * search + 1)
             else:
                 place = nominal
         spoken[index * hop : index * hop + frame] += padded[place : place + frame] * window
@@ -192,9 +188,7 @@ def _swing(frames: int, depth: float, rng: np.random.Generator) -> np.ndarray:
     """Which frame to speak at each time: a smooth walk from first to last whose pace varies by `depth`."""
     duration_s = frames * PERIOD_MS / 1000
     knots = max(2, math.ceil(duration_s * SYLLABLES_A_SECOND / 2) + 1)
-    pace = np.interp(
-        np.linspace(0, knots - 1, frames), np.arange(knots), 1 + depth * rng.uniform(-1, 1, knots)
-    )
+    pace = np.interp(np.linspace(0, knots - 1, frames), np.arange(knots), 1 + depth * rng.uniform(-1, 1, knots))
     place = np.concatenate([[0.0], np.cumsum(pace[1:])])
     if place[-1] > 0:
         place *= (frames - 1) / place[-1]

@@ -19,9 +19,7 @@ CODECS = {"opus": ("OGG", "OPUS"), "mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": (
 # kbit/s at libsndfile's compression levels 0 and 1 for 16 kHz mono; it interpolates linearly between.
 CODEC_KBPS = {"opus": (256.0, 6.0), "mp3": (160.0, 8.0), "vorbis": (88.0, 36.0)}
 CODEC_LOWEST_KBPS = {"opus": 6.0, "mp3": 16.0, "vorbis": 36.0}  # LAME refuses 8 kbit/s at 16 kHz
-LAME_DELAY = (
-    1105  # samples: 576 of the encoder, 529 of the decoder; left in when no LAME tag fits the first frame
-)
+LAME_DELAY = 1105  # samples: 576 of the encoder, 529 of the decoder; left in when no LAME tag fits the first frame
 
 
 def limit_band(samples: np.ndarray, *, low_hz: float, high_hz: float) -> np.ndarray:

@@ -115,9 +115,7 @@ def mix(speech: np.ndarray, noise: np.ndarray, *, snr_db: float) -> tuple[np.nda
         except minus infinity for silent speech and infinity for silent noise (then nothing is added).
     """
     if len(speech) != len(noise):
-        raise ValueError(
-            f"speech has {len(speech)} samples, noise {len(noise)}: cut or loop the noise to fit"
-        )
+        raise ValueError(f"speech has {len(speech)} samples, noise {len(noise)}: cut or loop the noise to fit")
     noise_rms = _rms(noise)
     if noise_rms <= TINY:
         return speech, math.inf

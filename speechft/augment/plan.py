@@ -23,9 +23,7 @@ NOISE_TRIES = 5  # recordings drawn until one can be decoded and is not silent
 FULL_SCALE = 1.0
 PEAK_LIMIT = 0.99
 
-Step = dict[
-    str, Any
-]  # one entry of a row's `transform`: {"name": "noise", "kind": "pink", "snr_db": 12.1, ...}
+Step = dict[str, Any]  # one entry of a row's `transform`: {"name": "noise", "kind": "pink", "snr_db": 12.1, ...}
 
 
 def check(settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> None:
@@ -68,9 +66,7 @@ def materials(
     rows = list(rows)
     held_out = condition is not None or not rows
     checked = (
-        tables_of.check_condition(settings, name=condition or "?")
-        if held_out
-        else tables_of.check(settings or DEFAULT)
+        tables_of.check_condition(settings, name=condition or "?") if held_out else tables_of.check(settings or DEFAULT)
     )
     return sources.materials(rows, settings=checked, seed=seed, bank=bank, held_out=held_out)
 
@@ -141,9 +137,7 @@ class _Row:
     must: bool
 
 
-def _run(
-    samples: np.ndarray, *, row: _Row, tables: Transforms, materials: Materials
-) -> tuple[np.ndarray, list[Step]]:
+def _run(samples: np.ndarray, *, row: _Row, tables: Transforms, materials: Materials) -> tuple[np.ndarray, list[Step]]:
     if not len(samples):
         return samples, []
     drawn: dict[str, np.random.Generator] = {}
@@ -265,7 +259,8 @@ def _babble(
     ids: list[str] = []
     for speaker in chosen:
         utterances = materials.talkers[speaker]
-        recording = utterances[int(rng.integers(len(utterances)))]
+        unheard = [utterance for utterance in utterances if utterance.id not in ids] or utterances
+        recording = unheard[int(rng.integers(len(unheard)))]
         try:
             voices.append(sources.read_talk(recording))
             ids.append(recording.id)

@@ -23,9 +23,7 @@ SIZE_M = ((3.0, 3.0, 2.4), (10.0, 8.0, 4.0))  # length, width, height: smallest 
 WALL_M = 0.5  # nobody speaks or listens nearer to a wall
 HEIGHT_M = (1.0, 1.9)  # of mouths and microphones
 DISTANCE_M = (0.4, 4.0)
-HIGHEST_ORDER = (
-    24  # reflections followed: up to 19,000 image sources, about 10 ms a room; 40 takes thrice as long
-)
+HIGHEST_ORDER = 24  # reflections followed: up to 19,000 image sources, about 10 ms a room; 40 takes thrice as long
 TRIES_A_ROOM = 30
 BEFORE_DIRECT = 40  # samples kept before the direct sound: half of the simulator's fractional-delay filter
 LONGEST_S = 1.5
@@ -110,9 +108,7 @@ def _simulate_one(
     import pyroomacoustics
 
     size = rng.uniform(*SIZE_M)
-    mouth, microphone = (
-        np.array([*rng.uniform(WALL_M, size[:2] - WALL_M), rng.uniform(*HEIGHT_M)]) for _ in range(2)
-    )
+    mouth, microphone = (np.array([*rng.uniform(WALL_M, size[:2] - WALL_M), rng.uniform(*HEIGHT_M)]) for _ in range(2))
     target_s = rng.uniform(*rt60_s)
     distance_m = float(np.linalg.norm(mouth - microphone))
     if not DISTANCE_M[0] <= distance_m <= DISTANCE_M[1]:
@@ -233,9 +229,7 @@ def load(folder: Path) -> Bank:
             unusable.append(f"{path}: is silent")
             continue
         response, direct = trim(samples.astype(np.float64))
-        found.append(
-            (response, direct, measure_rt60(response[direct:]), {"file": path.relative_to(folder).as_posix()})
-        )
+        found.append((response, direct, measure_rt60(response[direct:]), {"file": path.relative_to(folder).as_posix()}))
     if unusable:
         log.warning("room: %d files cannot be used: %s", len(unusable), "; ".join(unusable[:5]))
     if not found:

@@ -106,10 +106,9 @@ class Noise(_Transform):
 
     p: Share = 0.6
     snr_db: Annotated[Numbers, _between(-30, 60)] = (5.0, 25.0)
-    kinds: (
-        Annotated[tuple[NoiseKind, ...], pydantic.BeforeValidator(_listed), pydantic.Field(min_length=1)]
-        | None
-    ) = None
+    kinds: Annotated[tuple[NoiseKind, ...], pydantic.BeforeValidator(_listed), pydantic.Field(min_length=1)] | None = (
+        None
+    )
     source: Annotated[Paths, pydantic.Field(alias="from")] = ()
     babble_from: Paths = ()
     talkers: Annotated[Range, _between(1, 20)] = (3, 7)
@@ -212,12 +211,8 @@ def check_condition(tables: Mapping[str, Any], *, name: str) -> Transforms:
         InputError: as for `check`, and when the condition names no transform.
     """
     if not tables:
-        raise InputError(
-            f"conditions.{name}: names no transform; use some of {', '.join(Transforms.model_fields)}"
-        )
-    always = {
-        key: {"p": 1.0, **table} if isinstance(table, Mapping) else table for key, table in tables.items()
-    }
+        raise InputError(f"conditions.{name}: names no transform; use some of {', '.join(Transforms.model_fields)}")
+    always = {key: {"p": 1.0, **table} if isinstance(table, Mapping) else table for key, table in tables.items()}
     return check(always, where=f"conditions.{name}")
 
 

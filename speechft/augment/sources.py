@@ -61,9 +61,7 @@ class Materials:
     rejects: Sequence[Reject] = ()
 
 
-def materials(
-    rows: Iterable[Utterance], *, settings: Transforms, seed: int, bank: Path, held_out: bool
-) -> Materials:
+def materials(rows: Iterable[Utterance], *, settings: Transforms, seed: int, bank: Path, held_out: bool) -> Materials:
     """Collect what these settings need, simulating rooms once and checking every noise file's header.
 
     Args:
@@ -100,9 +98,7 @@ def materials(
         voices += speech or others
         rejects += more
     if "recorded" in noise.wanted_kinds and not recordings:
-        raise InputError(
-            f"noise from {', '.join(map(str, noise.source))}: holds no sound file that can be used"
-        )
+        raise InputError(f"noise from {', '.join(map(str, noise.source))}: holds no sound file that can be used")
     talkers: dict[str, list[Recording]] = {}
     if "babble" in noise.wanted_kinds:
         for talk in voices or _talk(rows, held_out=held_out):
@@ -116,9 +112,7 @@ def materials(
             named,
             ", ..." * (len(rejects) > NAMED_REJECTS),
         )
-    return Materials(
-        talkers=talkers, talkers_named=bool(voices), recordings=recordings, rooms=rooms, rejects=rejects
-    )
+    return Materials(talkers=talkers, talkers_named=bool(voices), recordings=recordings, rooms=rooms, rejects=rejects)
 
 
 def _check_babble(noise: Noise, talkers: Mapping[str, Sequence[Recording]], *, named: bool) -> None:
@@ -215,9 +209,7 @@ def _talk(rows: Iterable[Utterance], *, held_out: bool) -> list[Recording]:
 def shared_sources(training: Transforms, condition: Transforms) -> list[Path]:
     """Sources that a test condition would share with training; one inside the other counts."""
     ours, theirs = ({path.resolve() for path in _paths(settings)} for settings in (training, condition))
-    return sorted(
-        path for path in theirs if any(path == o or path in o.parents or o in path.parents for o in ours)
-    )
+    return sorted(path for path in theirs if any(path == o or path in o.parents or o in path.parents for o in ours))
 
 
 def _paths(settings: Transforms) -> list[Path]:
@@ -250,9 +242,7 @@ def read_talk(recording: Recording) -> np.ndarray:
     return samples
 
 
-def read_stretch(
-    recording: Recording, samples_count: int, rng: np.random.Generator
-) -> tuple[np.ndarray, float]:
+def read_stretch(recording: Recording, samples_count: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
     """Up to `samples_count` samples of a recording from a random place, reading no more than that.
 
     Returns:

@@ -69,16 +69,12 @@ class _Espeak:
         data = str(Path(espeakng_loader.get_data_path()).parent).encode()
         rate = self._library.espeak_Initialize(ESPEAK_SYNCHRONOUS, 0, data, 0)
         if rate <= 0:  # some builds want the data folder itself
-            rate = self._library.espeak_Initialize(
-                ESPEAK_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0
-            )
+            rate = self._library.espeak_Initialize(ESPEAK_SYNCHRONOUS, 0, espeakng_loader.get_data_path().encode(), 0)
         if rate <= 0:
             raise InputError("eSpeak NG could not be started: reinstall the package espeakng-loader")
         self.sample_rate: int = rate
         self._chunks: list[bytes] = []
-        callback_type = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p
-        )
+        callback_type = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
         def keep(samples: ctypes._Pointer[ctypes.c_short], count: int, _events: int) -> int:
             if samples and count > 0:
@@ -115,9 +111,7 @@ class _Espeak:
         parts = []
         while pointer.value:
             # mode 0: eSpeak's ASCII names, separated by "_" (bits 8-23 hold the separator)
-            parts.append(
-                self._library.espeak_TextToPhonemes(ctypes.byref(pointer), ESPEAK_UTF8, ord("_") << 8)
-            )
+            parts.append(self._library.espeak_TextToPhonemes(ctypes.byref(pointer), ESPEAK_UTF8, ord("_") << 8))
         return " ".join(part.decode() for part in parts if part)
 
 

@@ -45,7 +45,14 @@ def make_views(
     Babble is mixed from the training rows themselves, never of the same speaker.
     """
     jobs = [
-        _Job(row=row, view=view, condition=None, settings=settings, seed=seed, path=out / f"view-{view}" / _file_name(row.id))
+        _Job(
+            row=row,
+            view=view,
+            condition=None,
+            settings=settings,
+            seed=seed,
+            path=out / f"view-{view}" / _file_name(row.id),
+        )
         for view in range(1, count + 1)
         for row in rows
     ]
@@ -65,7 +72,14 @@ def make_conditions(
     made: list[Utterance] = []
     for name, settings in conditions.items():
         jobs = [
-            _Job(row=row, view=0, condition=name, settings=settings, seed=seed, path=out / name / _file_name(row.id))
+            _Job(
+                row=row,
+                view=0,
+                condition=name,
+                settings=settings,
+                seed=seed,
+                path=out / name / _file_name(row.id),
+            )
             for row in clean
         ]
         held = plan.materials((), settings=settings, seed=seed, bank=bank, condition=name)
@@ -82,7 +96,9 @@ def _file_name(identity: str) -> str:
 def _run(jobs: list[_Job], *, materials: Materials, progress: Tell) -> list[Utterance]:
     if not jobs:
         return []
-    processes = max(1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8))
+    processes = max(
+        1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
+    )
     made: list[Utterance] = []
     with multiprocessing.get_context("fork").Pool(processes, initializer=_set_materials, initargs=(materials,)) as pool:
         for row in pool.imap(_make, jobs, chunksize=4):
@@ -125,4 +141,3 @@ def _make(job: _Job) -> Utterance:
         row, id=f"{row.id}#{suffix}", audio_filepath=job.path.absolute(), offset=0.0, duration=facts["duration"],
         parent=row.id, view=job.view, transform=facts["transform"], condition=job.condition or row.condition,
     )  # fmt: skip
-

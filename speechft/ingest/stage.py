@@ -100,9 +100,7 @@ def ingest(
     files.write_json(out / "audit.json", facts)
     audit.refuse(leaks, allow_leaks=allow_leaks, audit_path=out / "audit.json")
     for role, held in ordered.items():
-        manifest.write(
-            out / f"{role}.jsonl", (dataclasses.replace(row.utterance, split=role) for row in held)
-        )
+        manifest.write(out / f"{role}.jsonl", (dataclasses.replace(row.utterance, split=role) for row in held))
     return {
         "in": total,
         "out": sum(map(len, ordered.values())),
@@ -153,9 +151,7 @@ def _clear(out: Path) -> None:
         for name in (*(f"{role}.jsonl" for role in ROLES), "rejects.jsonl", "audit.json"):
             (out / name).unlink(missing_ok=True)
     except OSError as error:
-        raise InputError(
-            f"{out}: cannot be written ({error.strerror}); choose another run directory"
-        ) from error
+        raise InputError(f"{out}: cannot be written ({error.strerror}); choose another run directory") from error
 
 
 def _parts(role: str) -> tuple[str, ...]:

@@ -1,7 +1,11 @@
-"""Plots as inline SVG that follow the page's width and colours: lengths across are per cent, letters keep their size."""
+"""Plots as inline SVG in the page's own colours.
+
+Lengths across are per cent, so that a plot follows the width of the page while its letters keep their size.
+"""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -119,12 +123,16 @@ def losses(curve: Sequence[Mapping[str, Any]]) -> Markup:
 def sweep(choice: Mapping[str, Any]) -> Markup:
     """Error rates along the way from the base's weights (0) to the tuned ones (1), with the budget's limit."""
     rows = [
-        {"alpha": 0.0, "dev_wer": choice.get("dev_wer_before"), "general_wer": choice.get("general_dev_wer_before")},
+        {
+            "alpha": 0.0,
+            "dev_wer": choice.get("dev_wer_before"),
+            "general_wer": choice.get("general_dev_wer_before"),
+        },
         *choice["points"],
     ]
     series = [(name, _points(rows, "alpha", key)) for name, key in (("dev", "dev_wer"), ("general", "general_wer"))]
     before, budget = choice.get("general_dev_wer_before"), choice.get("budget")
-    limits = [(before + budget, "limit for general speech")] if None not in (before, budget) else []
+    limits = [] if before is None or budget is None else [before + budget]
     return _plot(series, "blend", verticals=[(float(choice["alpha"]), "chosen")], horizontals=limits)
 
 
@@ -138,7 +146,7 @@ def _plot(
     x_name: str,
     *,
     verticals: Sequence[tuple[float, str]] = (),
-    horizontals: Sequence[tuple[float, str]] = (),
+    horizontals: Sequence[float] = (),
     in_percent: bool = True,
 ) -> Markup:
     """Lines through points; nothing when no series has two of them."""
@@ -146,7 +154,7 @@ def _plot(
     if not any(len(values) > 1 for _, values in series):
         return Markup("")
     xs = [x for _, values in series for x, _ in values]
-    ys = [y for _, values in series for _, y in values] + [y for y, _ in horizontals]
+    ys = [y for _, values in series for _, y in values] + list(horizontals)
     step = _step((max(ys) - min(ys)) or max(ys) or 1.0, 4)
     low, high = math.floor(min(ys) / step) * step, math.ceil(max(ys) / step) * step
     high = high if high > low else low + step
@@ -168,23 +176,20 @@ def _plot(
             f'<text class="tick" x="{at_x(tick):.2f}%" y="{BOTTOM_PX + 16}" text-anchor="middle">{tick:g}</text>'
         )
     parts.append(f'<text class="tick" x="50%" y="{PLOT_PX - 2}" text-anchor="middle">{escape(x_name)}</text>')
-    for y_value, name in horizontals:
+    for y_value in horizontals:
         y = at_y(y_value)
-        parts.append(f'<line class="limit" x1="0" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(f'<text class="limit" x="100%" y="{y - 4:.1f}" text-anchor="end">{escape(name)}</text>')
+        parts.append(f'<line class="limit" x1="{LEFT}%" x2="100%" y1="{y:.1f}" y2="{y:.1f}"/>')
     for x_value, name in verticals:
         x = at_x(x_value)
         anchor = "end" if x > 70 else "start"
         shift = -5 if x > 70 else 5
         parts.append(f'<line class="mark" x1="{x:.2f}%" x2="{x:.2f}%" y1="{TOP_PX - 10}" y2="{BOTTOM_PX}"/>')
-        parts.append(
-            f'<text class="mark" x="{x:.2f}%" dx="{shift}" y="{BOTTOM_PX - 5}" text-anchor="{anchor}">{escape(name)}</text>'
-        )
+        place = f'x="{x:.2f}%" dx="{shift}" y="{BOTTOM_PX - 5}" text-anchor="{anchor}"'
+        parts.append(f'<text class="mark" {place}>{escape(name)}</text>')
     for kind, values in series:
-        for (x1, y1), (x2, y2) in zip(values, values[1:], strict=False):
-            parts.append(
-                f'<line class="{kind}" x1="{at_x(x1):.2f}%" y1="{at_y(y1):.1f}" x2="{at_x(x2):.2f}%" y2="{at_y(y2):.1f}"/>'
-            )
+        for (x1, y1), (x2, y2) in itertools.pairwise(values):
+            ends = f'x1="{at_x(x1):.2f}%" y1="{at_y(y1):.1f}" x2="{at_x(x2):.2f}%" y2="{at_y(y2):.1f}"'
+            parts.append(f'<line class="{kind}" {ends}/>')
         for x, y in values:
             said = percent(y) if in_percent else f"{y:.3g}"
             title = f"<title>{escape(x_name)} {x:g}: {said}</title>"
@@ -222,5 +227,3 @@ def _svg(height: int, label: str, parts: Sequence[str], *, kind: str = "plot") -
         + "".join(parts)
         + "</svg>"
     )
-
-

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -15,6 +16,7 @@ from speechft.score import terms as term_lists
 from speechft.score import wer
 from speechft.score.rows import Rows, join, language_of
 from speechft.score.slices import condition_of
+from speechft.text import Term
 
 SHOWN = 300  # rows on the page: those that changed most, then those with most errors
 GENERAL = "general speech"
@@ -28,7 +30,9 @@ Piece = tuple[str, str, str]
 def gather(
     run_dir: Path, held: Mapping[str, list[Utterance]], score: Mapping[str, Any], *, terms: str | None
 ) -> dict[str, Any]:
-    """Return `{rows, total}`: the rows to show, worst first, and how many there were to choose from.
+    """Return what the page shows of single rows and terms: `{rows, total, confusions}`.
+
+    `rows` are worst first, out of `total`; `confusions` tell for each missed term what was written in its place.
 
     Each row has `id, set, reference, before, after, errors_before, errors_after, change, words, terms, audio,
     start_s, end_s`; reference is a list of (text, is a term), before and after are lists of pieces.
@@ -59,7 +63,39 @@ def gather(
     return {
         "rows": [_row(run_dir, row, words, matcher, by_character=by_character) for row in chosen],
         "total": len(candidates),
+        "confusions": _confusions(held, score, listed, language),
     }
+
+
+def _confusions(
+    held: Mapping[str, list[Utterance]], score: Mapping[str, Any], listed: list[Term] | None, language: str
+) -> dict[str, dict[str, list[str]]]:
+    """For each missed term what was written in its place, before and after, commonest first.
+
+    The score keeps the commonest confusions only; the page has room for all. Terms are found in jargon-safe words,
+    as the score finds them.
+    """
+    report = score.get("terms") or {}
+    terms = listed or [Term(term=entry["term"]) for entry in report.get("per_term") or []]
+    if not terms:
+        return {}
+    normaliser = text_rules.get("jargon-safe", listed, language=language)
+    matcher = term_lists.Matcher(terms, normaliser)
+    rows = join(held["before"], held["after"], "the test set").clean()
+    found: dict[str, dict[str, Counter[str]]] = {}
+    for side, texts in (("before", rows.before), ("after", rows.after or {})):
+        for aligned in wer.align(rows.references, texts, normaliser.words):
+            for entry in term_lists.confusions([aligned], matcher):
+                counts = found.setdefault(entry["term"], {}).setdefault(side, Counter())
+                counts[entry["written"]] += entry["count"]
+    return {
+        term: {side: [_times(*pair) for pair in counts.most_common()] for side, counts in sides.items()}
+        for term, sides in found.items()
+    }
+
+
+def _times(written: str, count: int) -> str:
+    return written if count == 1 else f"{written} ({count})"
 
 
 def _aligned(rows: Rows, name: str | None, split: Split) -> list[dict[str, Any]]:

@@ -26,7 +26,7 @@ SCORE_KEYS: dict[str, tuple[str, ...]] = {
     "survival": (),
     "slices": (),
     "terms": (),
-    **{name: RATE_KEYS for name in RATES},
+    **dict.fromkeys(RATES, RATE_KEYS),
 }
 TERM_KEYS = ("recall", "precision", "f1", "seen_recall", "unseen_recall", "false_alarms")
 SLICE_KEYS = ("by", "value", "words", "before", "after", "delta", "delta_ci95")

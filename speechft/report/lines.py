@@ -12,6 +12,7 @@ from speechft.score.tables import RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES
 from speechft.score.verdict import percent, points
 
 NONE = "-"
+SMALLEST_P = 0.001  # smaller ones are called smaller
 OUTCOMES = {
     "better": "Better",
     "worse": "Worse",
@@ -38,6 +39,11 @@ SHARED = {
     "near_text": "nearly a text of",
     "audio": "the same sound as rows of",
     "segment": "an overlapping segment with",
+}
+BUDGET_KEPT = {
+    "within_budget": "It was kept.",
+    "over_budget": "It was exceeded.",
+    "unsure": "The interval does not tell whether it was kept.",
 }
 TERM_SIZES = {
     "seen_recall": ("seen_said", "times said"),
@@ -181,6 +187,11 @@ def recall(entry: Mapping[str, Any], side: str) -> str:
     return f"written {entry[side]['written']}x"
 
 
+def share(entry: Mapping[str, Any], side: str) -> float:
+    """What a term's column is sorted by: its recall; terms never said come last."""
+    return entry[side]["hits"] / entry["said"] if entry["said"] else -1.0
+
+
 def sets(content: Mapping[str, Any]) -> list[str]:
     """Names of the sets that the shown rows belong to, in order of appearance."""
     return list(dict.fromkeys(row["set"] for row in content["examples"]["rows"]))
@@ -203,7 +214,8 @@ def notes(content: Mapping[str, Any]) -> list[str]:
         share = "All" if content["synthetic_rows"] == content["reported_rows"] else f"{content['synthetic_rows']:,} of"
         found.append(
             f"{share} {content['reported_rows']:,} reported rows are synthetic speech, made by a voice "
-            "synthesiser. These numbers show what changed for such voices; test on recorded people before relying on them."
+            "synthesiser. These numbers show what changed for such voices; test on recorded people before "
+            "relying on them."
         )
     found += [leak_sentence(leak, content["leaks_allowed"]) for leak in content.get("leaks") or []]
     groups = content["groups"]
@@ -214,7 +226,10 @@ def notes(content: Mapping[str, Any]) -> list[str]:
         )
     choice = content.get("choice") or {}
     if choice.get("inside_budget") is False:
-        found.append("No blend stayed inside the forgetting budget on the general dev speech; the one that forgot least was taken.")
+        found.append(
+            "No blend stayed inside the forgetting budget on the general dev speech; the one that forgot least "
+            "was taken."
+        )
     return found
 
 
@@ -223,7 +238,7 @@ def groups_sentence(content: Mapping[str, Any]) -> str:
     normaliser, groups = content["normaliser"], content["groups"]
     drawn = groups["drawn"] if groups["drawn"] != groups["what"] else f"{groups['count']} {groups['what']}"
     return (
-        f"Brackets are 95 % intervals from a paired bootstrap over {drawn}. Texts were normalised by "
+        f"Ranges are 95 % intervals from a paired bootstrap over {drawn}. Texts were normalised by "
         f"{normaliser['name']} {normaliser['version']} ({normaliser['hash']}), references and hypotheses alike."
     )
 
@@ -235,7 +250,9 @@ def rows_sentence(content: Mapping[str, Any]) -> str:
     segments = content.get("mapsswe") or {}
     if segments.get("p_value") is None:
         return text + "."
-    return f"{text}; matched-pairs test over {segments['segments']:,} segments: p = {segments['p_value']:.2g}."
+    p_value = segments["p_value"]
+    chance = f"p = {p_value:.3f}" if p_value >= SMALLEST_P else f"p < {SMALLEST_P}"
+    return f"{text}; matched-pairs test over {segments['segments']:,} segments: {chance}."
 
 
 def gaps(content: Mapping[str, Any]) -> list[str]:
@@ -299,7 +316,11 @@ def _percent(rate: float | None) -> str:
 
 
 def _range(ci95: Sequence[float] | None, *, signs: bool) -> str:
-    return f"{points(ci95[0], sign=signs)} to {points(ci95[1], sign=signs)}" if ci95 else ""
+    """An interval; that of a rate is cut at zero, where widening it can reach beyond what a rate can be."""
+    if not ci95:
+        return ""
+    low = ci95[0] if signs else max(0.0, ci95[0])
+    return f"{points(low, sign=signs)} to {points(ci95[1], sign=signs)}"
 
 
 def _count(number: int, unit: str) -> str:

@@ -20,7 +20,11 @@ def render(content: Mapping[str, Any]) -> str:
     """Return the report as Markdown; parts without data are left out."""
     parts = [content["verdict"]["sentence"]]
     parts += [f"**Note:** {note}" for note in lines.notes(content)]
-    parts += [_compared("", lines.rates(content)), lines.groups_sentence(content), lines.rows_sentence(content)]
+    parts += [
+        _compared("", lines.rates(content)),
+        lines.groups_sentence(content),
+        lines.rows_sentence(content),
+    ]
     for make in (_slices, _terms, _general, _survival, _rows, _data, _reproduce):
         text = make(content)
         if text:
@@ -102,9 +106,7 @@ def _general(content: Mapping[str, Any]) -> str:
         parts.append("Not tested: no general speech was named.")
     else:
         rate = content["general_wer"]
-        parts.append(
-            f"{percent(rate['before'])} before, {percent(rate['after'])} after, over {rate['words']:,} words."
-        )
+        parts.append(f"{percent(rate['before'])} before, {percent(rate['after'])} after, over {rate['words']:,} words.")
     choice = content.get("choice")
     if choice and choice.get("points"):
         cells = [
@@ -129,7 +131,13 @@ def _survival(content: Mapping[str, Any]) -> str:
 
 def _rows(content: Mapping[str, Any]) -> str:
     cells = [
-        [row["id"], row["reference"], row["before"], row["after"], f"{row['errors']['before']} to {row['errors']['after']}"]
+        [
+            row["id"],
+            row["reference"],
+            row["before"],
+            row["after"],
+            f"{row['errors']['before']} to {row['errors']['after']}",
+        ]
         for row in (content.get("worst_rows") or [])[:ROWS_SHOWN]
     ]
     if not cells:
@@ -140,7 +148,13 @@ def _rows(content: Mapping[str, Any]) -> str:
 
 def _data(content: Mapping[str, Any]) -> str:
     cells = [
-        [role, f"{facts['rows']:,}", f"{facts['minutes']:.1f}", f"{facts['speakers']:,}", f"{facts['words']:,}"]
+        [
+            role,
+            f"{facts['rows']:,}",
+            f"{facts['minutes']:.1f}",
+            f"{facts['speakers']:,}",
+            f"{facts['words']:,}",
+        ]
         for role, facts in content["data"].items()
     ]
     return "## Data\n\n" + table(["role", "rows", "minutes", "speakers", "words"], cells) if cells else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,16 +46,11 @@ def render(content: Mapping[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.globals.update(charts=charts, lines=lines)
-    environment.filters["duration"] = lines.duration
+    environment.filters.update(duration=lines.duration, whole=keep_whole)
     template = environment.get_template("report.html")
-    return template.render(c=content, toml=to_toml(content["settings"]), confusions=_confusions(content))
+    return template.render(c=content, toml=to_toml(content["settings"]))
 
 
-def _confusions(content: Mapping[str, Any]) -> dict[str, dict[str, list[str]]]:
-    """For each term what was written in its place, before and after, commonest first."""
-    found: dict[str, dict[str, list[str]]] = {}
-    for side, entries in ((content.get("terms") or {}).get("confusions") or {}).items():
-        for entry in entries:
-            text = entry["written"] + (f" ({entry['count']})" if entry["count"] > 1 else "")
-            found.setdefault(entry["term"], {}).setdefault(side, []).append(text)
-    return found
+def keep_whole(text: str) -> str:
+    """Keep numbers and their units on one line."""
+    return re.sub(r"(?<=\d) (?=%|points\b|minutes\b)", "\u00a0", text)

@@ -46,7 +46,7 @@ def run(
         seed: of the draws.
 
     Returns:
-        What `score_run` returns, with the files' names and hashes under `inputs`.
+        What `score_run` returns, with the files' names and hashes under `inputs` and the Markdown `table`.
 
     Raises:
         InputError: a file cannot be read, or the ids do not fit together.
@@ -78,7 +78,7 @@ def run(
     if out is not None:
         chosen = text_rules.get(normaliser, listed, language=language_of(before))
         write(Path(out), result, before, after, chosen)
-    return result
+    return result | {"table": tables.markdown(result)}
 
 
 def is_worse(result: dict[str, Any]) -> bool:
@@ -119,9 +119,7 @@ def read_references(path: str | Path) -> list[Utterance]:
     rows = manifest.read(path, need_audio=False)
     for row in rows:
         if row.text is None:
-            raise InputError(
-                f'{path}: row "{row.id}" has no text; give the reference (in JSON Lines, "" is silence)'
-            )
+            raise InputError(f'{path}: row "{row.id}" has no text; give the reference (in JSON Lines, "" is silence)')
     return rows
 
 

@@ -47,25 +47,17 @@ def join(before: Iterable[Utterance], after: Iterable[Utterance] | None, what: s
     first = by_id(before)
     if not first:
         raise InputError(f"{what} has no rows; nothing can be scored")
-    references = {
-        row_id: _given(row.text, row_id, what, "text (the reference)") for row_id, row in first.items()
-    }
+    references = {row_id: _given(row.text, row_id, what, "text (the reference)") for row_id, row in first.items()}
     hypotheses = {row_id: _given(row.hypothesis, row_id, what, "hypothesis") for row_id, row in first.items()}
     if after is None:
         return Rows(utterances=list(first.values()), references=references, before=hypotheses, after=None)
     second = by_id(after)
-    after_hypotheses = {
-        row_id: _given(row.hypothesis, row_id, what, "hypothesis") for row_id, row in second.items()
-    }
+    after_hypotheses = {row_id: _given(row.hypothesis, row_id, what, "hypothesis") for row_id, row in second.items()}
     check_ids(references, after_hypotheses)
     for row_id, row in second.items():
         if row.text is not None and row.text != references[row_id]:
-            raise InputError(
-                f'{what}: row "{row_id}" has another text before than after; score one set of references'
-            )
-    return Rows(
-        utterances=list(first.values()), references=references, before=hypotheses, after=after_hypotheses
-    )
+            raise InputError(f'{what}: row "{row_id}" has another text before than after; score one set of references')
+    return Rows(utterances=list(first.values()), references=references, before=hypotheses, after=after_hypotheses)
 
 
 def groups_of(rows: Sequence[Utterance]) -> tuple[list[Hashable], str]:

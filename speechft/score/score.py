@@ -64,33 +64,30 @@ def score_run(
     if not clean.utterances:
         raise InputError("every test row has a condition; give the clean rows too (no condition, or `clean`)")
     if general_before and after is not None and not general_after:
-        raise InputError(
-            "general speech was transcribed before, but not after; transcribe it with both models"
-        )
+        raise InputError("general speech was transcribed before, but not after; transcribe it with both models")
     general = None
     if general_before:
         general = join(general_before, general_after if after is not None else None, "general speech")
     language = language_of(clean.utterances)
-    by_character = text_rules.without_spaces(
-        [row.lang for row in clean.utterances], list(clean.references.values())
-    )
+    by_character = text_rules.without_spaces([row.lang for row in clean.utterances], list(clean.references.values()))
     bootstrap = _Bootstrap(resamples=resamples, seed=seed)
     chosen = text_rules.get(normaliser, terms, language=language)
     whisper = text_rules.get("whisper-english" if language.startswith("en") else "whisper-basic")
+    normalised = _Once(chosen)
 
-    test = _align(clean, chosen.words)
-    general_test = _align(general, chosen.words) if general else None
-    letters = _count(clean, _characters(chosen))
+    whole = _align(everything, normalised.words)
+    test = whole.only(clean)
+    general_test = _align(general, normalised.words) if general else None
     rates: dict[str, tuple[_Errors, Rows]] = {
         "wer": (test.errors(), clean),
-        "cer": (letters, clean),
+        "cer": (_count(clean, normalised.characters), clean),
         "raw_wer": (_count(clean, text_rules.get("raw").words), clean),
-        "whisper_wer": (_count(clean, whisper.words), clean),
+        "whisper_wer": (_count(clean, _Once(whisper).words), clean),
     }
     if general and general_test:
         rates["general_wer"] = (general_test.errors(), general)
         if by_character:
-            rates["general_cer"] = (_count(general, _characters(chosen)), general)
+            rates["general_cer"] = (_count(general, normalised.characters), general)
     paired = {name: bootstrap(errors, rows) for name, (errors, rows) in rates.items()}
     result: dict[str, Any] = {"normaliser": chosen.identity(), "rate": "cer" if by_character else "wer"}
     result |= {name: _rate(paired[name], errors) for name, (errors, _) in rates.items()}
@@ -102,7 +99,8 @@ def score_run(
     result["groups"] = {"count": number, "what": kind, "drawn": "rows" if number < MIN_GROUPS else kind}
     minutes = minutes_of(clean.utterances)
     result["minutes"] = minutes
-    result["counts"] = test.counts()
+    judged = _align(clean, normalised.characters) if by_character else test
+    result["counts"] = judged.counts()
     if after is not None:
         verdict = decide(
             paired["cer" if by_character else "wer"],
@@ -114,12 +112,22 @@ def score_run(
             groups_name=kind,
         )
         result["verdict"] = verdict.row()
-        result |= _compare(test, clean)
-    result["survival"] = _survival(test, clean)
-    result |= _slices(everything, _characters(chosen) if by_character else chosen.words, bootstrap)
-    result["terms"] = _terms(
-        clean, general, test, general_test, chosen, terms, train_texts, language, bootstrap
-    )
+        result |= _compare(judged, clean)
+    result["survival"] = _survival(judged, clean)
+    errors = _count(everything, normalised.characters) if by_character else whole.errors()
+    result |= _slices(everything, errors, bootstrap)
+    term_words = text_rules.get("jargon-safe", terms, language=language)
+    if by_character:
+        term_words = text_rules.by_character(term_words)
+    if by_character or term_words.hash != chosen.hash:  # terms are always counted in jargon-safe words
+        test = _align(clean, term_words.words)
+        general_test = _align(general, term_words.words) if general else None
+    mined = not terms and bool(train_texts) and general is not None and not by_character
+    if mined and train_texts and general:
+        terms = mine(train_texts, general.references.values(), term_words)
+    result["terms"] = _terms(clean, test, general_test, term_words, terms, train_texts, bootstrap)
+    if result["terms"] is not None:
+        result["terms"]["mined"] = mined
     return result
 
 
@@ -144,14 +152,20 @@ class _Alignments:
             after=None if self.after is None else [row.errors for row in self.after],
         )
 
+    def only(self, rows: Rows) -> _Alignments:
+        """Return the alignments of these rows alone."""
+        kept = rows.references.keys()
+        return _Alignments(
+            before=[row for row in self.before if row.id in kept],
+            after=None if self.after is None else [row for row in self.after if row.id in kept],
+        )
+
     def counts(self) -> dict[str, Any]:
         """Return the totals behind the rate; `invented` are words on rows whose reference is empty."""
         sides = {"value": self.before} if self.after is None else {"before": self.before, "after": self.after}
         silent = sum(not row.reference for row in self.before)
         totals: dict[str, Any] = {"rows": len(self.before), "silent_rows": silent}
-        return totals | {
-            label: asdict(wer.total(row.errors for row in rows)) for label, rows in sides.items()
-        }
+        return totals | {label: asdict(wer.total(row.errors for row in rows)) for label, rows in sides.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,16 +191,28 @@ def _count(rows: Rows, split: Callable[[str], list[str]]) -> _Errors:
     """As `_align`, but keep the counts only: for the numbers that are given beside the main one."""
     return _Errors(
         before=[row.errors for row in wer.align(rows.references, rows.before, split)],
-        after=(
-            None
-            if rows.after is None
-            else [row.errors for row in wer.align(rows.references, rows.after, split)]
-        ),
+        after=(None if rows.after is None else [row.errors for row in wer.align(rows.references, rows.after, split)]),
     )
 
 
-def _characters(normaliser: Normaliser) -> Callable[[str], list[str]]:
-    return lambda text: wer.characters(normaliser(text))
+class _Once:
+    """A normaliser that normalises each text once: a reference is needed for every system and every count."""
+
+    def __init__(self, normaliser: Normaliser) -> None:
+        self._normaliser = normaliser
+        self._known: dict[str, str] = {}
+
+    def __call__(self, text: str) -> str:
+        known = self._known.get(text)
+        if known is None:
+            known = self._known[text] = self._normaliser(text)
+        return known
+
+    def words(self, text: str) -> list[str]:
+        return self(text).split()
+
+    def characters(self, text: str) -> list[str]:
+        return wer.characters(self(text))
 
 
 def _rate(paired: Paired | None, errors: _Errors) -> dict[str, Any]:
@@ -219,9 +245,7 @@ def _compare(test: _Alignments, rows: Rows) -> dict[str, Any]:
     segments = mapsswe(nist.realign(test.before), nist.realign(test.after))
 
     def listed(sign: int) -> list[dict[str, Any]]:
-        chosen = sorted(
-            (change for change in changes if sign * change[0] > 0), key=lambda c: (-sign * c[0], c[1])
-        )
+        chosen = sorted((change for change in changes if sign * change[0] > 0), key=lambda c: (-sign * c[0], c[1]))
         return [
             {
                 "id": row_id,
@@ -251,9 +275,7 @@ def _compare(test: _Alignments, rows: Rows) -> dict[str, Any]:
 
 def _survival(test: _Alignments, rows: Rows) -> dict[str, Any]:
     def side(aligned: Sequence[wer.Aligned], texts: dict[str, str]) -> list[Row]:
-        return [
-            Row(aligned=row, reference=rows.references[row.id], hypothesis=texts[row.id]) for row in aligned
-        ]
+        return [Row(aligned=row, reference=rows.references[row.id], hypothesis=texts[row.id]) for row in aligned]
 
     second = None
     if test.after is not None and rows.after is not None:
@@ -261,8 +283,7 @@ def _survival(test: _Alignments, rows: Rows) -> dict[str, Any]:
     return survival(side(test.before, rows.before), second)
 
 
-def _slices(rows: Rows, split: Callable[[str], list[str]], bootstrap: _Bootstrap) -> dict[str, Any]:
-    errors = _count(rows, split)
+def _slices(rows: Rows, errors: _Errors, bootstrap: _Bootstrap) -> dict[str, Any]:
     groups: list[Hashable] = groups_of(rows.utterances)[0]
     found = slices(
         rows.utterances,
@@ -277,35 +298,25 @@ def _slices(rows: Rows, split: Callable[[str], list[str]], bootstrap: _Bootstrap
 
 def _terms(
     rows: Rows,
-    general: Rows | None,
     test: _Alignments,
-    general_test: _Alignments | None,
-    chosen: Normaliser,
-    listed: list[Term] | None,
+    general: _Alignments | None,
+    normaliser: Normaliser,
+    terms: list[Term] | None,
     train_texts: list[str] | None,
-    language: str,
     bootstrap: _Bootstrap,
 ) -> dict[str, Any] | None:
-    """Report terms, always in jargon-safe words; None when there is no list and nothing to mine one from."""
-    terms = listed
-    normaliser = text_rules.get("jargon-safe", listed, language=language)
-    if not terms and train_texts and general:
-        terms = mine(train_texts, general.references.values(), normaliser)
+    """Report terms; None when there is no list and nothing to mine one from."""
     if not terms:
         return None
-    if normaliser.hash != chosen.hash:
-        test = _align(rows, normaliser.words)
-        general_test = _align(general, normaliser.words) if general else None
-    report = term_report(
+    return term_report(
         test.before,
         test.after,
         Matcher(terms, normaliser),
         normaliser,
         groups_of(rows.utterances)[0],
-        general_before=general_test.before if general_test else None,
-        general_after=general_test.after if general_test else None,
+        general_before=general.before if general else None,
+        general_after=general.after if general else None,
         train_texts=train_texts,
         resamples=bootstrap.resamples,
         seed=bootstrap.seed,
     )
-    return {"mined": not listed} | report

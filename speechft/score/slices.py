@@ -63,9 +63,7 @@ def slices(
         if len(members) < 2 and by != "condition":
             continue
         for value in sorted(members, key=_order(by)):
-            entry, p_value = _slice(
-                by, value, members[value], before, after, groups, resamples=resamples, seed=seed
-            )
+            entry, p_value = _slice(by, value, members[value], before, after, groups, resamples=resamples, seed=seed)
             if entry is not None:
                 found.append(entry)
                 p_values.append(p_value)

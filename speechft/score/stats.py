@@ -107,17 +107,13 @@ def paired_bootstrap(
                 p_value=_p_value(float(value), float(drawn.std()) * small_sample, number),
             )
         )
-    return Paired(
-        before=intervals[0], after=intervals[1], delta=intervals[2], groups=number, drew_rows=drew_rows
-    )
+    return Paired(before=intervals[0], after=intervals[1], delta=intervals[2], groups=number, drew_rows=drew_rows)
 
 
 def group_numbers(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
     """Return each row's group as a number, and how many groups there are."""
     numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64), len(
-        numbers
-    )
+    return np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.int64), len(numbers)
 
 
 def _sum_groups(columns: NDArray[np.float64], groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], bool]:
@@ -126,9 +122,7 @@ def _sum_groups(columns: NDArray[np.float64], groups: Sequence[Hashable]) -> tup
     if number < MIN_GROUPS:
         used = columns[:, (columns[1] > 0) | (columns[3] > 0)]
         return used, True
-    sums = np.stack([np.bincount(numbers, weights=column, minlength=number) for column in columns]).astype(
-        np.float64
-    )
+    sums = np.stack([np.bincount(numbers, weights=column, minlength=number) for column in columns]).astype(np.float64)
     return sums[:, (sums[1] > 0) | (sums[3] > 0)], False
 
 

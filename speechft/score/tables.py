@@ -112,9 +112,7 @@ def _terms(result: dict[str, Any], *, compared: bool) -> str:
     text = table([*_columns("", compared=compared), "of"], rows)
     confusions = terms["confusions"][labels[-1]][:CONFUSIONS_SHOWN]
     if confusions:
-        listed = "; ".join(
-            f"`{entry['term']}` as `{entry['written']}` ({entry['count']})" for entry in confusions
-        )
+        listed = "; ".join(f"`{entry['term']}` as `{entry['written']}` ({entry['count']})" for entry in confusions)
         text += f"\n\nStill missed: {listed}." if compared else f"\n\nMissed: {listed}."
     return text
 
@@ -132,9 +130,7 @@ def _slices(result: dict[str, Any], *, compared: bool) -> str:
         if compared:
             mark = " *" if entry["significant"] else ""
             cells = [percent(entry["before"]), percent(entry["after"])]
-            rows.append(
-                [name, *cells, _difference(entry["delta"], entry["delta_ci95"]) + mark, f"{entry['words']:,}"]
-            )
+            rows.append([name, *cells, _difference(entry["delta"], entry["delta_ci95"]) + mark, f"{entry['words']:,}"])
         else:
             rows.append([name, _with_interval(entry["rate"], entry["ci95"]), f"{entry['words']:,}"])
     if not rows:
@@ -185,9 +181,7 @@ def _worst(result: dict[str, Any]) -> str:
     ]
     if not rows:
         return ""
-    return "Rows that got worse:\n\n" + table(
-        ["row", "reference", "before", "after", "errors"], rows, numbers=False
-    )
+    return "Rows that got worse:\n\n" + table(["row", "reference", "before", "after", "errors"], rows, numbers=False)
 
 
 def table(heading: list[str], rows: list[list[str]], *, numbers: bool = True) -> str:

@@ -163,8 +163,7 @@ def _rates(side: _Side, matcher: Matcher, trained: Counter[str] | None) -> dict[
             chosen = {
                 number
                 for number in side.said
-                if trained[matcher.names[number]] >= low
-                and (high is None or trained[matcher.names[number]] <= high)
+                if trained[matcher.names[number]] >= low and (high is None or trained[matcher.names[number]] <= high)
             }
             said = sum(side.said[number] for number in chosen)
             rates[f"{name}_said"] = said
@@ -176,9 +175,7 @@ def _rates(side: _Side, matcher: Matcher, trained: Counter[str] | None) -> dict[
     return rates
 
 
-def _per_term(
-    matcher: Matcher, trained: Counter[str] | None, sides: dict[str, _Side]
-) -> list[dict[str, Any]]:
+def _per_term(matcher: Matcher, trained: Counter[str] | None, sides: dict[str, _Side]) -> list[dict[str, Any]]:
     """Return a row for each term that was said or written, the most said first."""
     found: set[int] = set()
     for side in sides.values():

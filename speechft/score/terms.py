@@ -37,9 +37,7 @@ def read_terms(path: str | Path) -> list[Term]:
     try:
         content = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise InputError(
-            f"{path}: the term list cannot be read ({error.strerror}); check the path"
-        ) from error
+        raise InputError(f"{path}: the term list cannot be read ({error.strerror}); check the path") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: the term list is not valid UTF-8; save it as UTF-8") from error
     suffix = path.suffix.lower()
@@ -54,9 +52,7 @@ def read_terms(path: str | Path) -> list[Term]:
     for number, row in entries:
         term = _entry(f"{path}:{number}", row)
         if term.term.lower() in seen:
-            raise InputError(
-                f"{path}:{number}: the term {term.term!r} was given in line {seen[term.term.lower()]}"
-            )
+            raise InputError(f"{path}:{number}: the term {term.term!r} was given in line {seen[term.term.lower()]}")
         seen[term.term.lower()] = number
         terms.append(term)
     if not terms:
@@ -88,9 +84,7 @@ def _json_entries(path: Path, content: str) -> Iterator[tuple[int, dict[str, Any
 def _csv_entries(path: Path, content: str, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
     reader = csv.DictReader(io.StringIO(content, newline=""), delimiter=delimiter)
     if "term" not in (reader.fieldnames or []):
-        raise InputError(
-            f"{path}:1: the heading has no `term`, only {', '.join(reader.fieldnames or []) or 'nothing'}"
-        )
+        raise InputError(f"{path}:1: the heading has no `term`, only {', '.join(reader.fieldnames or []) or 'nothing'}")
     for row in reader:
         if any(isinstance(cell, str) and cell.strip() for cell in row.values()):
             variants = [variant for variant in (row.get("variants") or "").split("|") if variant.strip()]

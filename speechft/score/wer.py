@@ -133,9 +133,7 @@ def total(rows: Iterable[Errors]) -> Errors:
     for row in rows:
         counts += (row.hits, row.substitutions, row.insertions, row.deletions, row.invented)
     hits, substitutions, insertions, deletions, invented = map(int, counts)
-    return Errors(
-        hits=hits, substitutions=substitutions, insertions=insertions, deletions=deletions, invented=invented
-    )
+    return Errors(hits=hits, substitutions=substitutions, insertions=insertions, deletions=deletions, invented=invented)
 
 
 def counts(rows: Sequence[Errors]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

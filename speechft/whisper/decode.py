@@ -41,7 +41,13 @@ def decode(
     return [
         _text(whisper, row)
         for row in decode_ids(
-            whisper, encoded, device=device, beam=beam, timestamps=timestamps, prompt=prompt, max_new_tokens=max_new_tokens
+            whisper,
+            encoded,
+            device=device,
+            beam=beam,
+            timestamps=timestamps,
+            prompt=prompt,
+            max_new_tokens=max_new_tokens,
         )
     ]
 

@@ -25,7 +25,12 @@ logger = logging.getLogger(__name__)
 
 NANO = Path(__file__).resolve().parent.parent / "models" / "nano"
 MULTILINGUAL_VOCABULARY = 51865  # the reference's own rule: vocabularies of at least this size have languages
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
+WEIGHT_FILES = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,9 +133,7 @@ def _check_directory(path: Path) -> None:
         raise InputError(f"{path}: is a {kind!r} model; speechft adapts Whisper models")
 
 
-def load(
-    base: str, *, revision: str | None = None, language: str | None = None, task: str | None = None
-) -> Whisper:
+def load(base: str, *, revision: str | None = None, language: str | None = None, task: str | None = None) -> Whisper:
     """Load a Whisper in float32, whatever precision it is stored in.
 
     Raises:

@@ -124,8 +124,10 @@ def _is_whole(path: Path, shard: int, rows: int) -> bool:
     if not record_path.exists() or not data_path.exists():
         return False
     record = files.read_json(record_path)
-    if record["rows"] == rows and data_path.stat().st_size == record["size"]:
-        if data_path.stat().st_mtime_ns == record["mtime_ns"] or files.sha256(data_path) == record["sha256"]:
+    stat = data_path.stat()
+    if record["rows"] == rows and stat.st_size == record["size"]:
+        untouched = stat.st_mtime_ns == record["mtime_ns"]
+        if untouched or files.sha256(data_path) == record["sha256"]:
             return True
     logger.warning("%s: the shard is damaged and is encoded again", data_path)
     return False
@@ -158,7 +160,12 @@ def _write_shard(
     with files.atomic_write(data_path, "wb") as file:
         np.save(file, array)
     stat = data_path.stat()
-    record = {"rows": len(array), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": files.sha256(data_path)}
+    record = {
+        "rows": len(array),
+        "size": stat.st_size,
+        "mtime_ns": stat.st_mtime_ns,
+        "sha256": files.sha256(data_path),
+    }
     files.write_json(data_path.with_suffix(".json"), record)
 
 

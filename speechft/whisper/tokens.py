@@ -1,7 +1,7 @@
 """Exact decoder inputs and labels: what the reference implementation feeds for the same text.
 
-A sequence is `[<|startofprev|> previous text] <|startoftranscript|> [language task] <|notimestamps|> text <|endoftext|>`,
-or with `<|0.00|> text <|1.20|>` pairs in place of `<|notimestamps|>` (Radford et al. 2022, figure 1). English-only
+A sequence is `[<|startofprev|> previous] <|startoftranscript|> [language task] <|notimestamps|> text <|endoftext|>`, or
+with `<|0.00|> text <|1.20|>` pairs in place of `<|notimestamps|>` (Radford et al. 2022, figure 1). English-only
 checkpoints have no language and no task token. Padding and end of text share an id, so labels are masked by length.
 """
 
@@ -94,9 +94,7 @@ def encode_text(tokenizer: Any, text: str) -> tuple[int, ...]:
     return tuple(tokenizer.encode(" " + text, add_special_tokens=False, split_special_tokens=True))
 
 
-def example(
-    ids: Layout, segments: Iterable[Segment], *, timestamps: bool, previous: tuple[int, ...] = ()
-) -> Example:
+def example(ids: Layout, segments: Iterable[Segment], *, timestamps: bool, previous: tuple[int, ...] = ()) -> Example:
     """Decoder input and labels of one window.
 
     The prompt (previous text, start, language, task, no-timestamps) is given when deployed, so it is not learned:
@@ -114,7 +112,7 @@ def example(
     sequence = (*prompt, *body, ids.end)
     if len(sequence) > MAX_TARGET_POSITIONS:
         raise InputError(
-            f"a label has {len(sequence)} tokens, over Whisper's {MAX_TARGET_POSITIONS}: split the recording or its text"
+            f"a label has {len(sequence)} tokens, over Whisper's {MAX_TARGET_POSITIONS}: split the recording"
         )
     labels = [IGNORED] * (len(prompt) - 1) + list(sequence[len(prompt) :])
     return Example(decoder_input_ids=sequence[:-1], labels=tuple(labels))

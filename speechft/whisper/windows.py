@@ -131,7 +131,10 @@ def pack(
                 break
         else:
             bins.append(([_place(utterance, 0.0, duration)], tokens))
-            open_bins = [*open_bins[-7:], len(bins) - 1]  # a few open windows keep packing tight and linear in time
+            open_bins = [
+                *open_bins[-7:],
+                len(bins) - 1,
+            ]  # a few open windows keep packing tight and linear in time
     return [Window(id=f"v{view}-{number:06d}", placed=tuple(members)) for number, (members, _) in enumerate(bins)]
 
 

@@ -66,9 +66,10 @@ for (const table of document.querySelectorAll("table.sortable")) {
     button.addEventListener("click", () => {
       const value = (line) => line.cells[column].dataset.v ?? line.cells[column].textContent.trim();
       const body = table.tBodies[0];
-      const lines = [...body.rows].sort((a, b) =>
-        sign * (value(a)).localeCompare(value(b), undefined, { numeric: false }) || 0);
-      if (cell.classList.contains("n")) lines.sort((a, b) => sign * (Number(value(a)) - Number(value(b))));
+      const compare = cell.classList.contains("n")
+        ? (a, b) => Number(value(a)) - Number(value(b))
+        : (a, b) => value(a).localeCompare(value(b));
+      const lines = [...body.rows].sort((a, b) => sign * compare(a, b));
       sign = -sign;
       body.append(...lines);
       table.dispatchEvent(new Event("sorted"));

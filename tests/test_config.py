@@ -1,0 +1,59 @@
+"""Pipeline files: every fault at once, overrides by dotted name."""
+
+from pathlib import Path
+
+import pytest
+
+from speechft import config
+from speechft.errors import InputError
+
+PIPELINES = sorted((Path(__file__).parent.parent / "pipelines").glob("*.toml"))
+
+
+@pytest.fixture
+def pipeline(tmp_path: Path) -> Path:
+    path = tmp_path / "p.toml"
+    path.write_text('[data]\ntrain = "a.jsonl"\ntest = ["b.csv"]\n[augment.noise]\np = 0.5\n')
+    return path
+
+
+@pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
+def test_shipped_pipelines_are_valid(path: Path) -> None:
+    assert config.load(path).data.train
+
+
+def test_a_single_manifest_is_a_list(pipeline: Path) -> None:
+    assert config.load(pipeline).data.train == (Path("a.jsonl"),)
+
+
+def test_overrides_are_toml_or_text(pipeline: Path) -> None:
+    overrides = ["finetune.epochs=3", "model.base=openai/whisper-small", "encode.pack=false", "data.train=x.csv"]
+    loaded = config.load(pipeline, overrides)
+    assert (loaded.finetune.epochs, loaded.model.base, loaded.encode.pack) == (3, "openai/whisper-small", False)
+    assert loaded.data.train == (Path("x.csv"),)
+
+
+def test_all_faults_are_named_at_once(pipeline: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        config.load(pipeline, ["finetune.epochs=0", "finetune.nope=1", "encode.gap_s=[3,1]", "augment.foo=3"])
+    message = str(caught.value)
+    for part in ("p.toml", "finetune.epochs", "got 0", "unknown setting finetune.nope", "encode.gap_s", "foo"):
+        assert part in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [("epochs=3", "write a table"), ("finetune.epochs", "write a table"), ("data.train.x=1", "train is not a table")],
+)
+def test_malformed_overrides(pipeline: Path, override: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        config.load(pipeline, [override])
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.toml: cannot be read"):
+        config.load(tmp_path / "none.toml")
+    (tmp_path / "bad.toml").write_text("[data\n")
+    with pytest.raises(InputError, match=r"bad\.toml: is not valid TOML"):
+        config.load(tmp_path / "bad.toml")

@@ -1,0 +1,125 @@
+"""Loading any Whisper: published shapes, stored precision, side files, and readable refusals."""
+
+import json
+from pathlib import Path
+
+import any_whisper
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from speechft.adapt import strategies
+from speechft.errors import InputError
+from speechft.whisper import decode, load, states, windows
+
+CPU = load.Device(name="cpu", precision=torch.float32, reason="tests")
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny.en"])
+def test_published_dimensions_train_save_reload_and_generate(tmp_path: Path, name: str) -> None:
+    d_model, layers, heads, mels, vocabulary = any_whisper.PUBLISHED[name]
+    shape = {"d_model": d_model, "layers": layers, "heads": heads, "mels": mels}
+    whisper = load.load(str(any_whisper.save(tmp_path / name, vocabulary, **shape)))
+    assert whisper.multilingual == (not name.endswith(".en"))
+    _two_steps_then_reload(whisper, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["small", "large-v3"])
+def test_wide_models_with_fewer_layers(tmp_path: Path, name: str) -> None:
+    """Width, heads, mel bins and vocabulary as published; two layers, since depth repeats the same code."""
+    d_model, _, heads, mels, vocabulary = any_whisper.PUBLISHED[name]
+    shape = {"d_model": d_model, "layers": 2, "heads": heads, "mels": mels}
+    whisper = load.load(str(any_whisper.save(tmp_path / name, vocabulary, **shape)))
+    assert whisper.n_mels == mels
+    _two_steps_then_reload(whisper, tmp_path)
+
+
+def _two_steps_then_reload(whisper: load.Whisper, folder: Path) -> None:
+    before = {name: value.clone() for name, value in whisper.model.state_dict().items()}
+    strategies.freeze(whisper.model, "decoder")
+    trained = [p for p in whisper.model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    clip = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * 0.1
+    features = windows.log_mel(windows.pad_window(clip), n_mels=whisper.n_mels)[None]
+    encoded = states.encode(whisper.model.model.encoder, features, CPU).clone()
+    for _ in range(2):
+        inputs = torch.tensor([[*whisper.ids.prompt, whisper.ids.no_timestamps, 5]])
+        hidden = whisper.model.model.decoder(input_ids=inputs, encoder_hidden_states=encoded).last_hidden_state
+        torch.nn.functional.cross_entropy(whisper.model.proj_out(hidden)[0], inputs[0]).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    after = whisper.model.state_dict()
+    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    assert any(name.startswith("model.decoder.layers.0") for name in moved)
+    assert not any(name.startswith("model.encoder") for name in moved)
+    load.save(whisper, folder / "saved")
+    again = load.load(str(folder / "saved"), language=whisper.language, task=whisper.task)
+    ids = [decode.decode_ids(w, encoded, device=CPU, max_new_tokens=4) for w in (whisper, again)]
+    assert ids[0] == ids[1]
+    extractor = json.loads((folder / "saved" / "preprocessor_config.json").read_text())
+    assert extractor["feature_size"] == whisper.n_mels
+
+
+def test_half_precision_files_are_loaded_in_float32(tmp_path: Path) -> None:
+    whisper = load.load(str(any_whisper.save(tmp_path / "base", 51864)))
+    load.save(whisper, tmp_path / "half", half=True)
+    again = load.load(str(tmp_path / "half"))
+    assert {p.dtype for p in again.model.parameters()} == {torch.float32}
+    size = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("base", "half")]
+    assert size[1] < 0.6 * size[0]
+
+
+def test_nano_is_a_genuine_small_english_whisper() -> None:
+    whisper = load.load("nano")
+    assert isinstance(whisper.model, transformers.WhisperForConditionalGeneration)
+    assert not whisper.multilingual
+    assert whisper.model.config.max_source_positions == 1500
+    assert sum(path.stat().st_size for path in load.NANO.iterdir()) <= 15_000_000
+    text = decode.from_audio(whisper, [np.zeros(16000, np.float32)], device=CPU)
+    assert isinstance(text[0], str)
+
+
+def test_transformers_own_pipeline_loads_nano() -> None:
+    recognise = transformers.pipeline("automatic-speech-recognition", str(load.NANO))
+    answer = recognise({"raw": np.zeros(16000, np.float32), "sampling_rate": 16000})
+    assert set(answer) == {"text"}
+
+
+def test_device_states_its_reason() -> None:
+    device = load.choose_device()
+    assert device.name in ("cpu", "cuda")
+    assert device.reason in device.label
+
+
+@pytest.mark.parametrize("base", ["./nowhere", "nowhere", "/no/such/model"])
+def test_a_missing_directory(base: str) -> None:
+    with pytest.raises(InputError, match="no such directory"):
+        load.load(base)
+
+
+def test_an_unreachable_hub_names_the_id_and_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    import huggingface_hub
+
+    def unreachable(*_: object, **__: object) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
+    with pytest.raises(InputError, match=r"openai/whisper-tiny.*model\.base=nano.*local directory"):
+        load.load("openai/whisper-tiny")
+
+
+def test_directories_that_are_not_models(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"config\.json"):
+        load.load(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    with pytest.raises(InputError, match="no weights"):
+        load.load(str(tmp_path))
+    (tmp_path / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    with pytest.raises(InputError, match="damaged|cannot be loaded"):
+        load.load(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(InputError, match="'bert' model"):
+        load.load(str(tmp_path))

@@ -1,0 +1,96 @@
+"""Kept states: equal to the encoder's own, resumable, and damage is found."""
+
+from pathlib import Path
+
+import any_whisper
+import numpy as np
+import pytest
+import torch
+
+from speechft.errors import InputError
+from speechft.whisper import load, states, windows
+
+CPU = load.Device(name="cpu", precision=torch.float32, reason="tests")
+
+
+@pytest.fixture(scope="module")
+def encoder():
+    return any_whisper.model(51864, d_model=16, layers=1).model.encoder.eval()
+
+
+def render(number: int) -> np.ndarray:
+    return np.random.default_rng(number).standard_normal(8000).astype(np.float32) * 0.1
+
+
+def keep(path: Path, encoder, *, count: int = 3, rendered: list[int] | None = None) -> states.Store:
+    def note(number: int) -> np.ndarray:
+        if rendered is not None:
+            rendered.append(number)
+        return render(number)
+
+    return states.keep(path, count=count, render=note, encoder=encoder, n_mels=80, device=CPU, dtype="float16", batch=2)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(states, "SHARD_WINDOWS", 2)
+
+
+def test_states_are_the_encoders_own(tmp_path: Path, encoder) -> None:
+    store = keep(tmp_path / "s", encoder)
+    features = torch.stack([windows.log_mel(windows.pad_window(render(n))) for n in (2, 0)])
+    with torch.inference_mode():
+        own = encoder(features).last_hidden_state
+    assert store.read([2, 0]).dtype == torch.float16
+    torch.testing.assert_close(store.read([2, 0]).float(), own, atol=5e-3, rtol=1e-3)
+
+
+def test_a_second_call_encodes_nothing(tmp_path: Path, encoder) -> None:
+    keep(tmp_path / "s", encoder)
+    rendered: list[int] = []
+    keep(tmp_path / "s", encoder, rendered=rendered)
+    assert rendered == []
+
+
+def test_a_killed_shard_is_redone_and_only_that(tmp_path: Path, encoder) -> None:
+    keep(tmp_path / "s", encoder)
+    (tmp_path / "s" / "shard-00001.json").unlink()  # the record is written last
+    rendered: list[int] = []
+    keep(tmp_path / "s", encoder, rendered=rendered)
+    assert rendered == [2]
+
+
+def test_a_damaged_shard_is_found_and_redone(tmp_path: Path, encoder) -> None:
+    store = keep(tmp_path / "s", encoder)
+    path = tmp_path / "s" / "shard-00000.npy"
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 255]))
+    assert states.verify(store) == ["shard-00000.npy"]
+    rendered: list[int] = []
+    keep(tmp_path / "s", encoder, rendered=rendered)
+    assert rendered == [0, 1]
+    assert path.read_bytes() == good
+
+
+def test_key_depends_on_everything() -> None:
+    keys = {
+        states.key(encoder, plan, dtype=dtype, precision=precision)
+        for encoder in ("a", "b")
+        for plan in ([1], [2])
+        for dtype in ("float16", "bfloat16")
+        for precision in ("torch.float32", "torch.bfloat16")
+    }
+    assert len(keys) == 16
+
+
+def test_too_little_disk_is_an_error_before_the_first_byte(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="GB free"):
+        states.check_disk(tmp_path, 1e9)
+
+
+def test_bfloat16_round_trip(tmp_path: Path, encoder) -> None:
+    store = states.keep(
+        tmp_path / "b", count=1, render=render, encoder=encoder, n_mels=80, device=CPU, dtype="bfloat16"
+    )
+    assert store.read([0]).dtype == torch.bfloat16
+    assert torch.isfinite(store.read([0]).float()).all()

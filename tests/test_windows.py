@@ -1,0 +1,81 @@
+"""Log-mel equal to the reference's, and packing that depends on seed, view and ids alone."""
+
+import dataclasses
+import random
+
+import numpy as np
+import pytest
+import torch
+import whisper
+
+from speechft.manifest import Utterance
+from speechft.whisper import windows
+
+
+@pytest.mark.parametrize("n_mels", [80, 128])
+@pytest.mark.parametrize("seconds", [0.1, 3.7, 30.0])
+def test_log_mel_equals_the_reference(n_mels: int, seconds: float) -> None:
+    rng = np.random.default_rng(1)
+    time_s = np.arange(int(seconds * 16000)) / 16000
+    samples = (0.3 * np.sin(2 * np.pi * 440 * time_s) + 0.01 * rng.standard_normal(len(time_s))).astype(np.float32)
+    padded = windows.pad_window(samples)
+    ours = windows.log_mel(padded, n_mels=n_mels)
+    theirs = whisper.log_mel_spectrogram(whisper.pad_or_trim(samples), n_mels=n_mels)
+    assert ours.shape == (n_mels, 3000)
+    torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
+
+
+def rows(count: int) -> list[Utterance]:
+    rng = random.Random(3)
+    return [
+        Utterance(id=f"u{i:03d}", audio_filepath=None, text="x", duration=rng.uniform(0.5, 9.0)) for i in range(count)
+    ]
+
+
+def pack(utterances: list[Utterance], **options) -> list[windows.Window]:
+    chosen = {"view": 0, "seed": 1, "gap_s": (0.1, 0.8), "single_share": 0.1, "max_tokens": 440}
+    counts = {u.id: 20 for u in utterances}
+    return windows.pack(utterances, **(chosen | options), token_counts=counts)
+
+
+def test_every_clip_is_packed_once_with_gaps_inside_thirty_seconds() -> None:
+    packed = pack(rows(200))
+    placed = [p for window in packed for p in window.placed]
+    assert sorted(p.utterance.id for p in placed) == [u.id for u in rows(200)]
+    for window in packed:
+        assert window.placed[0].start_s == 0.0
+        assert window.placed[-1].end_s <= 30.0
+        for before, after in zip(window.placed, window.placed[1:], strict=False):
+            assert 0.08 <= after.start_s - before.end_s <= 0.84
+            assert round(after.start_s / 0.02, 6) == round(after.start_s / 0.02)
+    audio_s = sum(u.duration or 0 for u in rows(200))
+    assert len(packed) < 1.6 * audio_s / 30 + 20  # 20 singles
+
+
+def test_packing_ignores_row_order_and_changes_with_view_and_seed() -> None:
+    shuffled = rows(100)
+    random.Random(9).shuffle(shuffled)
+    assert pack(rows(100)) == pack(shuffled)
+    members = [[p.utterance.id for p in w.placed] for w in pack(rows(100))]
+    assert members != [[p.utterance.id for p in w.placed] for w in pack(rows(100), view=1)]
+    assert members != [[p.utterance.id for p in w.placed] for w in pack(rows(100), seed=2)]
+
+
+def test_single_share_and_token_limit() -> None:
+    assert all(len(w.placed) == 1 for w in pack(rows(50), single_share=1.0))
+    assert all(len(w.placed) <= 2 for w in pack(rows(50), single_share=0.0, max_tokens=50))
+
+
+def test_assemble_lays_clips_where_the_plan_says() -> None:
+    window = windows.assemble([np.ones(16000, np.float32), np.full(16000, 0.5, np.float32)], [0.0, 2.0])
+    assert window.shape == (480000,)
+    assert window[15999] == 1.0
+    assert window[16000] == 0.0
+    assert window[32000] == 0.5
+
+
+def test_a_clip_of_thirty_seconds_gets_its_own_window() -> None:
+    long = [dataclasses.replace(u, duration=30.0) for u in rows(3)]
+    packed = pack(long, single_share=0.0)
+    assert [len(w.placed) for w in packed] == [1, 1, 1]
+    assert packed[0].placed[0].end_s == 30.0
