@@ -92,7 +92,7 @@ def _count(run: stages.Run) -> tuple[dict[str, int], dict[str, float]]:
     data = run.pipeline.data
     for role, paths in (("train", data.train), ("dev", data.dev), ("test", data.test), ("general", data.general)):
         rows = [row for path in paths for row in manifest.scan(path)[0]]
-        shared = len({p for p in (*data.train, *data.test)}) < len(data.train) + len(data.test)
+        shared = len({*data.train, *data.test}) < len(data.train) + len(data.test)
         rows = [row for row in rows if not shared or row.split in (None, role)]
         known = [row.duration for row in rows if row.duration]
         if rows and not known and rows[0].audio_filepath:

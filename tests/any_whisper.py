@@ -75,13 +75,14 @@ def model(vocabulary: int = 51865, *, d_model: int = 64, layers: int = 2, heads:
         no_timestamps_token_id=ids("<|notimestamps|>"),
         prev_sot_token_id=ids("<|startofprev|>"),
         is_multilingual=vocabulary > 51864,
-        lang_to_id={f"<|{code}|>": ids(f"<|{code}|>") for code in ("en", "de", "hi")} if vocabulary > 51864 else None,
-        task_to_id={t: ids(f"<|{t}|>") for t in ("transcribe", "translate")} if vocabulary > 51864 else None,
         return_timestamps=False,
         max_length=448,
         begin_suppress_tokens=[220, config.eos_token_id],
         suppress_tokens=[ids("/"), ids("#"), ids("(")],
     )
+    if vocabulary > 51864:  # English-only checkpoints do not have these at all
+        made.generation_config.lang_to_id = {f"<|{code}|>": ids(f"<|{code}|>") for code in ("en", "de", "hi")}
+        made.generation_config.task_to_id = {task: ids(f"<|{task}|>") for task in ("transcribe", "translate")}
     return made
 
 

@@ -299,7 +299,12 @@ def speech_extent(placed: list[tokens.Segment]) -> int:
 
 
 def _batches(
-    corpus: Corpus, *, phase: str, frames_per_batch: int, single_share: float, rng: random.Random,
+    corpus: Corpus,
+    *,
+    phase: str,
+    frames_per_batch: int,
+    single_share: float,
+    rng: random.Random,
     share: Callable[[], float],
 ) -> Iterator[tuple[list[list[Clip]], int]]:
     """An epoch's batches: groups of clips and the number of frames of their windows."""
@@ -346,7 +351,11 @@ def train(
     while True:
         epoch_rng = random.Random(f"{trainer.seed}:{phase}:{trainer.steps}")
         for groups, frames in _batches(
-            corpus, phase=phase, frames_per_batch=frames_per_batch, single_share=single_share, rng=epoch_rng,
+            corpus,
+            phase=phase,
+            frames_per_batch=frames_per_batch,
+            single_share=single_share,
+            rng=epoch_rng,
             share=lambda: min(1.0, (time.monotonic() - started) / seconds),
         ):
             elapsed = time.monotonic() - started

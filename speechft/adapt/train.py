@@ -1,8 +1,8 @@
 """The training loop: teacher forcing over kept encoder states, or over audio when the encoder itself changes.
 
 One plain loop, because a Trainer pads, gathers and reorders in ways that defeat kept states: a step here is a handful
-of packed windows read from disk, one decoder pass, one optimiser step. Every draw (order, timestamps, previous text) comes
-from the seed and the epoch or step number, so a resumed run repeats an uninterrupted one.
+of packed windows read from disk, one decoder pass, one optimiser step. Every draw (order, timestamps, previous text)
+comes from the seed and the epoch or step number, so a resumed run repeats an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -211,7 +211,8 @@ def train(
                 where = ", ".join(str(item.number) for item in chunk[:8])
                 raise InputError(
                     f"finetune: the loss is {float(loss.detach())} at step {state.step} (windows {where}, learning "
-                    f"rate {rate:.2e}); lower finetune.learning_rate. The last good checkpoint is {out / 'checkpoint.pt'}"
+                    f"rate {rate:.2e}); lower finetune.learning_rate. The last good checkpoint is "
+                    f"{out / 'checkpoint.pt'}"
                 )
             scaler.scale(loss).backward()
             scaler.unscale_(optimizer)
