@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SMALLEST_BUDGET = 0.005  # absolute word error rate
+CHOOSING_SHARE = 0.4  # of the budget may be used when choosing: the interval on unseen speech must fit inside all of it
 BUDGET_SHARE = 0.1  # of the base's general word error rate
 
 
@@ -225,7 +226,8 @@ def _choose_blend(
         return rates["dev_wer"], rates.get("general_wer")
 
     points = retain.sweep(run.pipeline.finetune.alphas or (1.0,), evaluate)
-    point, inside = retain.choose(points, base_general_wer=general_before, budget=budget)
+    share = None if budget is None else budget * CHOOSING_SHARE
+    point, inside = retain.choose(points, base_general_wer=general_before, budget=share)
     whisper.model.load_state_dict(tuned)
     return point, points, inside, budget
 
