@@ -41,12 +41,20 @@ def test_equal_groups_give_the_textbook_t_interval() -> None:
 
 
 def test_the_interval_is_widened_for_few_groups() -> None:
-    """Two groups would need t(1); five need t(4)/1.96 x sqrt(5/4) = 1.584 times the percentile interval."""
+    """Five groups need t(4) = 2.776 and sqrt(5/4): a mean's textbook interval, t(4) s / sqrt(5)."""
     errors = [10.0, 20.0, 30.0, 40.0, 50.0]
     paired = bootstrap([0.0] * 5, errors, [100.0] * 5, list("abcde"), resamples=20_000)
-    draws = np.random.default_rng(2).choice(errors, size=(20_000, 5)).mean(axis=1) / 100
-    plain = (np.quantile(draws, 0.975) - np.quantile(draws, 0.025)) / 2
-    assert paired.delta.half_width == pytest.approx(plain * 1.584, rel=0.03)
+    half = 2.7764 * np.std(errors, ddof=1) / math.sqrt(5) / 100
+    assert paired.delta.half_width == pytest.approx(half, rel=0.02)
+
+
+def test_the_p_value_and_the_interval_agree() -> None:
+    """An interval whose end is all but zero has p = 0.05."""
+    errors = np.array([4.0, -2.0, 5.0, 9.0, 1.0, 3.0, 6.0, -1.0])
+    edge = errors - errors.mean() + 2.3646 * errors.std(ddof=1) / math.sqrt(8)  # t(7) = 2.3646
+    paired = bootstrap([0.0] * 8, list(edge), [100.0] * 8, list("abcdefgh"), resamples=50_000)
+    assert paired.delta.low == pytest.approx(0.0, abs=0.001)
+    assert paired.delta.p_value == pytest.approx(0.05, abs=0.004)
 
 
 def test_rows_are_drawn_below_five_groups() -> None:

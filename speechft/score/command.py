@@ -117,6 +117,8 @@ def read_references(path: str | Path) -> list[Utterance]:
     if path.suffix.lower() == ".trn":
         return [_trn_row(row_id, text) for row_id, text in nist.read_trn(path).items()]
     rows = manifest.read(path, need_audio=False)
+    if not rows:
+        raise InputError(f"{path}: has no rows; give references with id and text")
     for row in rows:
         if row.text is None:
             raise InputError(f'{path}: row "{row.id}" has no text; give the reference (in JSON Lines, "" is silence)')
@@ -136,7 +138,7 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
         return nist.read_trn(path)
     rows = manifest.read(path, need_audio=False)
     if rows and all(row.hypothesis is None and row.text is None for row in rows):
-        raise InputError(f"{path}: no row has `hypothesis` or `text`; give the recogniser's output in one")
+        raise InputError(f"{path}: no row has `hypothesis` or `text`; give the recogniser's output in one of them")
     has_hypotheses = any(row.hypothesis is not None for row in rows)
     return {row.id: (row.hypothesis if has_hypotheses else row.text) or "" for row in rows}
 

@@ -44,7 +44,7 @@ def score_run(
         after: the same rows with the second system's hypotheses; joined by id.
         general_before: general speech of the first system, to see what was forgotten.
         general_after: the same of the second.
-        normaliser: of the main numbers; raw and Whisper-normalised ones are always given too.
+        normaliser: of the main numbers; raw, Whisper-normalised and jargon-safe ones are always given too.
         terms: the term list. Without one, terms are mined from the training texts when there is general text.
         train_texts: what the second system was trained on, to tell seen from unseen terms.
         smallest_gain: the smallest difference that matters; by default 10 % of the rate before.
@@ -72,7 +72,12 @@ def score_run(
     by_character = text_rules.without_spaces([row.lang for row in clean.utterances], list(clean.references.values()))
     bootstrap = _Bootstrap(resamples=resamples, seed=seed)
     chosen = text_rules.get(normaliser, terms, language=language)
-    whisper = text_rules.get("whisper-english" if language.startswith("en") else "whisper-basic")
+    beside = {
+        "raw_wer": text_rules.get("raw"),
+        "whisper_wer": text_rules.get("whisper-english" if language.startswith("en") else "whisper-basic"),
+    }
+    if chosen.name != "jargon-safe":
+        beside["jargon_safe_wer"] = text_rules.get("jargon-safe", terms, language=language)
     normalised = _Once(chosen)
 
     whole = _align(everything, normalised.words)
@@ -81,15 +86,15 @@ def score_run(
     rates: dict[str, tuple[_Errors, Rows]] = {
         "wer": (test.errors(), clean),
         "cer": (_count(clean, normalised.characters), clean),
-        "raw_wer": (_count(clean, text_rules.get("raw").words), clean),
-        "whisper_wer": (_count(clean, _Once(whisper).words), clean),
     }
+    rates |= {name: (_count(clean, _Once(other).words), clean) for name, other in beside.items()}
     if general and general_test:
         rates["general_wer"] = (general_test.errors(), general)
         if by_character:
             rates["general_cer"] = (_count(general, normalised.characters), general)
     paired = {name: bootstrap(errors, rows) for name, (errors, rows) in rates.items()}
     result: dict[str, Any] = {"normaliser": chosen.identity(), "rate": "cer" if by_character else "wer"}
+    result["normalisers"] = {name: other.identity() for name, other in ({"wer": chosen} | beside).items()}
     result |= {name: _rate(paired[name], errors) for name, (errors, _) in rates.items()}
     result.setdefault("general_wer", None)
     result["cer"]["characters"] = result["cer"]["words"]
@@ -108,6 +113,7 @@ def score_run(
             smallest_gain=smallest_gain,
             forgetting_budget=forgetting_budget,
             minutes=minutes,
+            size=f"{result['cer']['characters']:,} characters" if by_character else f"{result['wer']['words']:,} words",
             rate_name="character error rate" if by_character else "word error rate",
             groups_name=kind,
         )

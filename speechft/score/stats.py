@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,6 @@ from speechft.score.wer import Aligned, Step
 
 MIN_GROUPS = 5  # with fewer speakers than this, drawing speakers says next to nothing: rows are drawn
 CONFIDENCE = 0.95
-NORMAL_975 = 1.959963984540054
 CELLS_AT_ONCE = 2_000_000  # draws x distinct groups held in memory at one time: 16 MB
 SEGMENT_GOOD_WORDS = 2  # words both systems have right that close a segment, NIST's default
 
@@ -62,10 +61,11 @@ def paired_bootstrap(
 ) -> Paired | None:
     """Bootstrap two rates and their difference by drawing whole groups, both systems on the same draw.
 
-    The percentile interval is stretched about the estimate by t(n-1)/1.96 x sqrt(n/(n-1)), n the number of
-    groups: plain percentiles are too narrow when few groups are drawn (Bisani and Ney 2004 for the paired
+    The interval is the estimate plus and minus t(n-1) x sqrt(n/(n-1)) standard deviations of the draws, n the
+    number of groups: 1.96 of them are too few when few groups are drawn (Bisani and Ney 2004 for the paired
     bootstrap of word errors; Hesterberg 2015, "What teachers should know about the bootstrap", for the
-    correction). With fewer than `MIN_GROUPS` groups, rows are drawn.
+    correction). The p value is of the same t, so it is below 0.05 exactly when the interval leaves out zero.
+    A rate's interval ends at zero. With fewer than `MIN_GROUPS` groups, rows are drawn.
 
     Args:
         before: numerators of the first rate per row (such as errors), shape (rows,).
@@ -93,21 +93,14 @@ def paired_bootstrap(
     draws = np.concatenate(list(_draw(sums, resamples=resamples, seed=seed)), axis=1)
     quantile = float(stdtrit(number - 1, 0.5 + CONFIDENCE / 2))
     small_sample = math.sqrt(number / (number - 1))
-    widening = quantile / NORMAL_975 * small_sample
-    tails = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
     intervals = []
-    for value, drawn in zip(estimates, draws, strict=True):
-        drawn = drawn[np.isfinite(drawn)]
-        low, high = np.quantile(drawn, tails)
-        intervals.append(
-            Interval(
-                value=float(value),
-                low=float(value - (value - low) * widening),
-                high=float(value + (high - value) * widening),
-                p_value=_p_value(float(value), float(drawn.std()) * small_sample, number),
-            )
-        )
-    return Paired(before=intervals[0], after=intervals[1], delta=intervals[2], groups=number, drew_rows=drew_rows)
+    for value, drawn in zip(map(float, estimates), draws, strict=True):
+        standard_error = float(drawn[np.isfinite(drawn)].std()) * small_sample
+        margin = quantile * standard_error
+        p_value = _p_value(value, standard_error, number)
+        intervals.append(Interval(value=value, low=value - margin, high=value + margin, p_value=p_value))
+    before_rate, after_rate = (replace(rate, low=max(0.0, rate.low or 0.0)) for rate in intervals[:2])
+    return Paired(before=before_rate, after=after_rate, delta=intervals[2], groups=number, drew_rows=drew_rows)
 
 
 def group_numbers(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:

@@ -9,6 +9,7 @@ RATE_NAMES = {
     "cer": "character errors",
     "raw_wer": "word errors, raw text",
     "whisper_wer": "word errors, Whisper's normaliser",
+    "jargon_safe_wer": "word errors, jargon-safe normaliser",
     "general_wer": "word errors, general speech",
 }
 TERM_NAMES = {
@@ -17,8 +18,15 @@ TERM_NAMES = {
     "f1": "term F1",
     "seen_recall": "recall of terms seen in training",
     "unseen_recall": "recall of unseen terms",
+    "rare_recall": "recall of terms rare in training",
+    "frequent_recall": "recall of terms frequent in training",
     "term_wer": "word errors on term words",
     "other_wer": "word errors on other words",
+}
+TERM_SIZES = {
+    **{f"{part}_recall": (f"{part}_said", "times said") for part in ("seen", "unseen", "rare", "frequent")},
+    "term_wer": ("term_words", "words"),
+    "other_wer": ("other_words", "words"),
 }
 SURVIVAL_NAMES = {
     "loops": "rows with a loop",
@@ -98,9 +106,7 @@ def _terms(result: dict[str, Any], *, compared: bool) -> str:
         if compared:
             delta = sides[1][key] - sides[0][key]
             cells.append(_difference(delta, terms.get(f"{key}_delta_ci95")))
-        count = {"seen_recall": "seen_said", "unseen_recall": "unseen_said"}.get(key, "said")
-        count = {"term_wer": "term_words", "other_wer": "other_words"}.get(key, count)
-        unit = "words" if key.endswith("wer") else "times said"
+        count, unit = TERM_SIZES.get(key, ("said", "times said"))
         size = f"{sides[0][count]:,} {unit}"
         if key == "precision":
             size = " and ".join(f"{side['written']:,}" for side in sides) + " times written"

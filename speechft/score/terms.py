@@ -25,7 +25,7 @@ __all__ = ["Matcher", "Spotted", "Term", "confusions", "mine", "read_terms", "sp
 
 
 def read_terms(path: str | Path) -> list[Term]:
-    """Read a term list: JSON Lines or CSV with `term`, `variants`, `kind`, or plain text with a term a line.
+    """Read a term list: JSON Lines or CSV with `term`, `variants`, `kind`, `spoken`, or plain text with a term a line.
 
     In CSV, variants are separated by `|`. Blank lines and lines that start with `# ` are skipped in plain
     text. Keys this project does not know are ignored. A term given twice is an error.
@@ -99,8 +99,11 @@ def _entry(where: str, row: Mapping[str, Any]) -> Term:
         raise InputError(f"{where}: `variants` must be a list of texts, got {variants!r}")
     if kind is not None and not isinstance(kind, str):
         raise InputError(f"{where}: `kind` must be text, got {kind!r}")
+    spoken = row.get("spoken") or None
+    if spoken is not None and not isinstance(spoken, str):
+        raise InputError(f"{where}: `spoken` must be text, got {spoken!r}")
     stripped = tuple(variant.strip() for variant in variants if variant.strip())
-    return Term(term=term.strip(), variants=stripped, kind=kind)
+    return Term(term=term.strip(), variants=stripped, kind=kind, spoken=spoken)
 
 
 class Matcher:

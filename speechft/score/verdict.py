@@ -36,6 +36,7 @@ def decide(
     smallest_gain: float | None = None,
     forgetting_budget: float | None = None,
     minutes: float | None = None,
+    size: str | None = None,
     rate_name: str = "word error rate",
     groups_name: str = "speakers",
 ) -> Verdict:
@@ -47,7 +48,8 @@ def decide(
         smallest_gain: the smallest difference that matters, a fraction; by default 10 % of the rate before.
         forgetting_budget: how much general speech may lose, a fraction; by default the larger of 0.005 and
             10 % of its rate before.
-        minutes: audio in the test set, when known.
+        minutes: audio in the test set, when known; without it the sentence says how many times as much is needed.
+        size: what the rate rests on, in the sentence, such as "1,234 words".
         rate_name: what the rate is called in the sentence.
         groups_name: what was drawn, in the sentence: speakers, recordings or rows.
     """
@@ -57,14 +59,22 @@ def decide(
     if budget is None and general is not None:
         budget = max(BUDGET_FLOOR, BUDGET_SHARE * general.before.value)
     outcome = judge(test.delta, gain) if test else "not_enough_audio"
-    minutes_needed = None
+    times_needed = minutes_needed = None
     if test and outcome == "not_enough_audio":
+        times_needed = minutes_to_tell(test.delta, gain, 1.0)
         minutes_needed = minutes_to_tell(test.delta, gain, minutes)
     general_outcome = judge_general(general, budget)
     sentence = " ".join(
         part
         for part in (
-            _test_sentence(outcome, test, gain, minutes_needed, rate_name, groups_name),
+            _test_sentence(
+                outcome,
+                test,
+                gain,
+                needed=_needed(times_needed, minutes_needed),
+                rate=rate_name,
+                drawn=_drawn(test, groups_name, size),
+            ),
             _general_sentence(general_outcome, general, budget),
         )
         if part
@@ -119,9 +129,20 @@ def minutes_to_tell(delta: Interval, smallest_gain: float, minutes: float | None
     return minutes * factor
 
 
-def _test_sentence(
-    outcome: str, test: Paired | None, gain: float, minutes_needed: float | None, rate: str, groups: str
-) -> str:
+def _needed(times: float | None, minutes: float | None) -> str | None:
+    if minutes is not None:
+        return f"{math.ceil(minutes)} minutes of test audio"
+    return None if times is None else f"{times:.1f} times as much test audio"
+
+
+def _drawn(test: Paired | None, groups: str, size: str | None) -> str:
+    if test is None:
+        return ""
+    drawn = "for these speakers only" if test.drew_rows else f"over {test.groups} {groups}"
+    return f"{drawn}, {size}" if size else drawn
+
+
+def _test_sentence(outcome: str, test: Paired | None, gain: float, *, needed: str | None, rate: str, drawn: str) -> str:
     if test is None:
         return "Too little test audio to tell: the test set has no reference words."
     change = f"{rate} {percent(test.before.value)} before, {percent(test.after.value)} after"
@@ -131,19 +152,14 @@ def _test_sentence(
         f"difference {points(test.delta.value)} points, 95 % interval {points(test.delta.low)} to "
         f"{points(test.delta.high)}"
     )
-    where = "for these speakers only" if test.drew_rows else f"over {test.groups} {groups}"
-    facts = f"{change} ({interval}, {where})"
+    facts = f"{change} ({interval}, {drawn})"
     if outcome == "better":
         return f"Better: {facts}."
     if outcome == "worse":
         return f"Worse: {facts}."
     if outcome == "no_difference":
         return f"No better: {facts}; a difference of {points(gain, sign=False)} points or more is ruled out."
-    if minutes_needed is None:
-        more = ""
-    else:
-        more = f"; about {math.ceil(minutes_needed)} minutes of test audio would show a difference of "
-        more += f"{points(gain, sign=False)} points"
+    more = f"; about {needed} would show a difference of {points(gain, sign=False)} points" if needed else ""
     return f"Too little test audio to tell: {facts}{more}."
 
 
