@@ -135,7 +135,8 @@ def main() -> None:
         for done, job in zip(pool.imap(make_shard, jobs), jobs, strict=True):
             print(f"{job[1]}: {done} clips spoken", flush=True)
     for role in roles:
-        rows = [row for path in sorted(options.out.glob(f"{role}-*.jsonl")) for row in files.read_jsonl(path)]
+        shards = sorted(options.out.glob(f"{role}-[0-9][0-9][0-9].jsonl"))
+        rows = [row | {"domain": role} for path in shards for row in files.read_jsonl(path)]
         digest = hashlib.sha256(json.dumps(rows, sort_keys=True).encode()).hexdigest()[:12]
         files.write_jsonl(options.out / f"{role}.jsonl", rows)
         print(f"{role}: {len(rows)} clips, {sum(r['duration'] for r in rows) / 3600:.2f} h, {digest}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import logging
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +14,7 @@ import numpy as np
 import torch
 
 from speechft import audio, files, manifest, stages, text
-from speechft.adapt import retain, strategies
+from speechft.adapt import retain, scratch, strategies
 from speechft.adapt.train import Item, Recipe, train
 from speechft.errors import InputError
 from speechft.manifest import Utterance
@@ -38,6 +40,8 @@ def adapt(run: Run, out: Path) -> dict[str, Any]:
     Returns:
         facts for the stage record: counts, trainable and frozen values, the choice, the device.
     """
+    if run.pipeline.finetune.strategy == "scratch":
+        return make_base(run, out)
     whisper, device = stages._load_base(run), stages._device()
     base = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
     whisper.trained = True
@@ -85,6 +89,28 @@ def adapt(run: Run, out: Path) -> dict[str, Any]:
         "epochs_run": state.epoch,
         "steps": state.step, "recipe": dataclasses.asdict(recipe), **counted,
     }  # fmt: skip
+
+
+def make_base(run: Run, out: Path) -> dict[str, Any]:
+    """Train from the random weights of `model.base`; nothing is chosen, so there is no blend and no early stop."""
+    settings, device = run.pipeline.finetune, stages._device()
+    whisper = stages._load_base(run)
+    rows = manifest.read(run.dir / "augment" / "train.jsonl")
+    with Progress("features") as tell:
+        model = scratch.train(
+            run.pipeline.model.base, rows, out=out, epochs=settings.epochs, seed=settings.seed,
+            peak_rate=settings.learning_rate, processes=os.cpu_count() or 1, progress=tell,
+        )  # fmt: skip
+    whisper.model.load_state_dict(model.state_dict())
+    whisper.trained = True
+    load.save(whisper, out / "model", half=True)
+    rates = Chooser(run, whisper, device).measure()
+    files.write_json(out / "choice.json", {"alpha": 1.0, "dev_wer": rates["dev_wer"], "points": []})
+    counts = {"in": len(rows), "out": settings.epochs * len(rows), "rejected": {}}
+    trained = sum(p.numel() for p in model.parameters())
+    return {"counts": counts, "choice": {"alpha": 1.0, **rates}, "suppressed_released": [], "device": device.label,
+            "epochs_run": settings.epochs, "steps": 0, "recipe": settings.model_dump(mode="json"),
+            "trainable": trained, "frozen": 0}  # fmt: skip
 
 
 def recipe_of(run: Run, whisper: Whisper) -> Recipe:
@@ -249,29 +275,40 @@ def prove_saved(folder: Path, run: Run, whisper: Whisper, device: Device) -> Non
 
 
 def transcribe_reported(run: Run, out: Path) -> dict[str, Any]:
-    """Write before, after, general_before and general_after .jsonl: the reported rows with `hypothesis`."""
+    """Write before, after, general_before and general_after .jsonl: the reported rows with `hypothesis`.
+
+    Where the base may not write tokens that the test set needs (`/ # (`), before_released.jsonl holds what it writes
+    once it may, so that a gain by training is told from a gain by leave to write.
+    """
     device = stages._device()
     base = stages._load_base(run)
     adapted = load.load(str(run.dir / "finetune" / "model"), language=base.language, task=base.task)
     adapted.trained = True
     evaluated = stages._evaluated(run)
     done, total = 0, 2 * sum(len(evaluated.get(role, [])) for role in stages.REPORTED)
+    own_list = copy.deepcopy(base.model.generation_config)
     released = load.release_tokens(base, [r.text or "" for r in evaluated["test"]] + _term_texts(run))
+    released_list, base.model.generation_config = base.model.generation_config, own_list
+    clean = [row for row in evaluated["test"] if row.condition in (None, "clean")]
+    wanted = [
+        (f"{prefix}{suffix}", model, evaluated.get(role, []))
+        for model, suffix in ((base, "before"), (adapted, "after"))
+        for role, prefix in (("test", ""), ("general_test", "general_"))
+    ]
     if released:
-        base = stages._load_base(run)
+        wanted.append(("before_released", base, clean))
+        total += len(clean)
     with Progress("transcribe") as tell:
-        for model, suffix in ((base, "before"), (adapted, "after")):
-            for role, prefix in (("test", ""), ("general_test", "general_")):
-                rows = evaluated.get(role, [])
-                if not rows:
-                    continue
-                path = out / f"{prefix}{suffix}.jsonl"
-                if not path.exists():  # each file is whole once it is there: a resumed run keeps it
-                    found = hypotheses(run, model, rows, device, tell=tell.part(done, total))
-                    manifest.write(
-                        path, (dataclasses.replace(r, hypothesis=h) for r, h in zip(rows, found, strict=True))
-                    )
-                done += len(rows)
+        for name, model, rows in wanted:
+            path = out / f"{name}.jsonl"
+            if not rows:
+                continue
+            if not path.exists():  # each file is whole once it is there: a resumed run keeps it
+                if name == "before_released":
+                    base.model.generation_config = released_list
+                found = hypotheses(run, model, rows, device, tell=tell.part(done, total))
+                manifest.write(path, (dataclasses.replace(r, hypothesis=h) for r, h in zip(rows, found, strict=True)))
+            done += len(rows)
     return {
         "counts": {"in": done, "out": done, "rejected": {}},
         "device": device.label,

@@ -2,8 +2,9 @@
 
 An encoder-decoder learns to listen only once its attention lines up, which takes hours on a CPU. Two things shorten it:
 a CTC head over phonemes on the encoder (Graves et al. 2006; joint training as in Watanabe et al. 2017), used in
-training only and not shipped, and clips cut to their length in place of 30-s padding. The last part of training sees
-whole 30-s windows, packed and alone, with timestamps in a share of them, because that is how a Whisper is deployed.
+training only and not shipped, and clips cut to their length in place of 30-s padding. The rest of training sees windows
+of up to 30 s, packed and alone, with timestamps in a share of them, because that is how a Whisper is deployed; there a
+few decoder heads are guided to where the words are (Tachibana et al. 2018, section 4), which the layout knows.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import random
+import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,24 +24,43 @@ from typing import Any
 import numpy as np
 import scipy.signal
 import torch
+import torch.distributed
+import torch.multiprocessing
 from torch import nn
 
-from speechft import files
-from speechft.whisper import tokens, windows
+from speechft import audio, files, workers
+from speechft.adapt import strategies
+from speechft.errors import InputError
+from speechft.manifest import Utterance
+from speechft.whisper import load, tokens, windows
 
 logger = logging.getLogger(__name__)
 
 WINDOW_FRAMES = windows.N_FRAMES
 DYNAMIC_RANGE = 2.0  # 8 decades in Whisper's scaled log-mel: (x + 4) / 4
+WINDOW_LENGTHS = (600, 1000, 2000, WINDOW_FRAMES)
+CUT_PART = 0.35  # of training is on clips cut to their length, before windows come in
+# Attention trained on seconds is led to 30 s step by step: (share of training, frames from there on). Going there at
+# once threw the loss from 1.1 to 5.3, from which it came back at a tenth of the speed.
+LONGEST = ((CUT_PART, 600), (0.42, 1000), (0.5, 2000), (0.58, WINDOW_FRAMES))
 GAP_FRAMES = (10, 80)  # silence between clips of a packed window: 0.1 to 0.8 s
-PLATEAU = 0.35  # share of the decaying phase before the rate starts to fall
+GUIDE_WEIGHT = 0.2
+PLATEAU = 0.65  # of training is done before the rate starts to fall
 CHECKPOINT_EVERY_S = 240.0
+SHARD_CLIPS = 1000
+FRAMES_PER_BATCH = 12_000  # log-mel frames a process takes in a step: two minutes of sound
+PEAK_RATE = 1.5e-3
+CTC_WEIGHT = 0.5
+SINGLE_SHARE = 0.25  # of the windows hold one clip, as when a user transcribes one
+TIMESTAMP_SHARE = 0.3
+WARMUP_STEPS = 300
 
 
 @dataclass(frozen=True, kw_only=True)
 class Clip:
-    """One training clip: its log-mel in a shared array, its label tokens and its phonemes."""
+    """One training clip: where its log-mel lies, its label tokens and its phonemes (1 and up; 0 is the CTC blank)."""
 
+    shard: int
     first: int
     frames: int
     tokens: tuple[int, ...]
@@ -47,13 +69,79 @@ class Clip:
 
 @dataclass(frozen=True, kw_only=True)
 class Corpus:
-    """Clips over one float16 array of shape (frames, mels)."""
+    """Clips over memory-mapped float16 arrays of shape (frames, mels), which processes share through the page cache."""
 
-    mels: np.ndarray
+    shards: tuple[np.ndarray, ...]
     clips: tuple[Clip, ...]
+    symbols: int
+
+    @property
+    def n_mels(self) -> int:
+        return int(self.shards[0].shape[1])
 
     def mel(self, clip: Clip) -> np.ndarray:
-        return self.mels[clip.first : clip.first + clip.frames].T
+        """float32 log-mel, shape (mels, frames)."""
+        return np.asarray(self.shards[clip.shard][clip.first : clip.first + clip.frames].T, dtype=np.float32)
+
+
+def make_shards(
+    rows: Sequence[Utterance], folder: Path, *, n_mels: int, progress: Callable[[int, int], None]
+) -> list[Path]:
+    """Log-mels of clips as .npy files of `SHARD_CLIPS` clips each; those that are there already are kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (rows[first : first + SHARD_CLIPS], folder / f"{first // SHARD_CLIPS:05d}.npy", n_mels)
+        for first in range(0, len(rows), SHARD_CLIPS)
+    ]
+    with workers.pool(workers.cores(), preload=__name__) as pool:
+        for done, _ in enumerate(pool.imap(_make_shard, jobs), start=1):
+            progress(done, len(jobs))
+    return [path for _, path, _ in jobs]
+
+
+def _make_shard(job: tuple[Sequence[Utterance], Path, int]) -> None:
+    rows, path, n_mels = job
+    if path.exists():
+        return
+    pieces = []
+    for row in rows:
+        clip = audio.read(row.audio_filepath or "", offset_s=row.offset, duration_s=row.duration)
+        pieces.append(windows.log_mel(clip, n_mels=n_mels)[:, : clip_frames(row)].T.numpy().astype(np.float16))
+    with files.atomic_write(path, "wb") as file:
+        np.save(file, np.concatenate(pieces))
+
+
+def clip_frames(row: Utterance) -> int:
+    """Log-mel frames of a row (10 ms each), which its duration gives."""
+    return round((row.duration or 0.0) * audio.SAMPLE_RATE) // windows.HOP_LENGTH
+
+
+def read_corpus(rows: Sequence[Utterance], shards: Sequence[Path], tokenizer: Any) -> Corpus:
+    """Clips of rows and their shards; clips under 0.4 s or over 30 s are left out.
+
+    Raises:
+        InputError: a row has no `phonemes` (words apart by spaces, phonemes within a word by `_`).
+    """
+    spelled = [str(row.extra.get("phonemes", "")).replace("_", " ").split() for row in rows]
+    for row, phonemes in zip(rows, spelled, strict=True):
+        if row.text and not phonemes:
+            raise InputError(f"row {row.id} has no phonemes, which training from scratch needs for its CTC head")
+    symbol = {name: number for number, name in enumerate(sorted({p for row in spelled for p in row}), start=1)}
+    clips, first = [], 0
+    for number, (row, phonemes) in enumerate(zip(rows, spelled, strict=True)):
+        shard, place = divmod(number, SHARD_CLIPS)
+        first = 0 if place == 0 else first
+        frames = clip_frames(row)
+        if 40 <= frames <= WINDOW_FRAMES:
+            clips.append(
+                Clip(
+                    shard=shard, first=first, frames=frames, tokens=tokens.encode_text(tokenizer, row.text or ""),
+                    phonemes=tuple(symbol[p] for p in phonemes),
+                )
+            )  # fmt: skip
+        first += frames
+    held = tuple(np.load(path, mmap_mode="r") for path in shards)
+    return Corpus(shards=held, clips=tuple(clips), symbols=len(symbol))
 
 
 class CtcHead(nn.Module):
@@ -70,18 +158,82 @@ class CtcHead(nn.Module):
         return nn.functional.ctc_loss(log_probs, flat, lengths, counts, zero_infinity=True)
 
 
-def encode_frames(encoder: Any, mel: torch.Tensor) -> torch.Tensor:
+class GuidedHeads:
+    """Cross-attention heads taught to look at the word they write: Tachibana et al. 2018, section 4.
+
+    A packed window is laid out from clips whose places are known, so for every text token the stretch of sound that
+    holds it is known to within a second. The loss is minus the logarithm of the attention that falls inside it.
+    """
+
+    def __init__(self, decoder: Any, *, layers: tuple[int, ...] = (1, 2), heads: int = 2) -> None:
+        self.heads = heads
+        self.attentions = [decoder.layers[layer].encoder_attn for layer in layers if layer < len(decoder.layers)]
+        self.seen: dict[tuple[int, str], torch.Tensor] = {}
+        for number, attention in enumerate(self.attentions):
+            for name in ("q_proj", "k_proj"):
+                getattr(attention, name).register_forward_hook(self._keep(number, name))
+
+    def _keep(self, number: int, name: str) -> Callable[[nn.Module, Any, torch.Tensor], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: torch.Tensor) -> None:
+            self.seen[number, name] = output
+
+        return hook
+
+    def loss(self, spans: torch.Tensor) -> torch.Tensor:
+        """Over the tokens with a span, from the decoder's last forward pass.
+
+        Args:
+            spans: first and last encoder position of each decoder step, shape (batch, steps, 2); -1 where unknown.
+        """
+        total = torch.zeros(())
+        for number, attention in enumerate(self.attentions):
+            size = attention.head_dim
+            queries = self.seen.pop((number, "q_proj"))[..., : self.heads * size]
+            keys = self.seen.pop((number, "k_proj"))[..., : self.heads * size]
+            queries = queries.unflatten(-1, (self.heads, size)).transpose(1, 2)
+            keys = keys.unflatten(-1, (self.heads, size)).transpose(1, 2)
+            scores = (queries @ keys.transpose(2, 3) * attention.scaling).float()
+            positions = torch.arange(scores.shape[-1])
+            inside = (positions >= spans[..., :1]) & (positions <= spans[..., 1:])
+            held = spans[..., 0] >= 0
+            mass = scores.masked_fill(~inside[:, None], -1e4).logsumexp(-1) - scores.logsumexp(-1)
+            total = total - (mass * held[:, None]).sum() / (held.sum() * self.heads).clamp(min=1)
+        return total / max(1, len(self.attentions))
+
+
+def token_spans(example: tokens.Example, segments: list[tokens.Segment], *, steps: int, text_ids: int) -> np.ndarray:
+    """Where the sound of each label lies, as encoder positions (0.02 s), shape (steps, 2); -1 where unknown.
+
+    A clip's tokens are taken to be spread evenly over it, give or take 0.5 s and a tenth of the clip.
+    """
+    spans = np.full((steps, 2), -1, dtype=np.int64)
+    places = iter(
+        (segment, number) for segment in segments for number in range(len(segment.tokens))
+    )  # text tokens come in the order of the segments
+    for step, label in enumerate(example.labels):
+        if 0 <= label < text_ids:
+            segment, number = next(places)
+            length = segment.end_s - segment.start_s
+            middle = segment.start_s + (number + 0.5) / len(segment.tokens) * length
+            slack = 0.5 + 0.1 * length
+            first, last = max(segment.start_s, middle - slack), min(segment.end_s, middle + slack)
+            spans[step] = round(first * 50), round(last * 50)
+    return spans
+
+
+def encode_frames(encoder: Any, mel: torch.Tensor, *, first: int = 0) -> torch.Tensor:
     """The encoder over any even number of frames; `WhisperEncoder.forward` insists on 3,000.
 
     Args:
         mel: shape (batch, mels, frames).
+        first: the position of the first state, as if the clip began that far into a window.
 
     Returns:
         states of shape (batch, frames / 2, d_model).
     """
     hidden = nn.functional.gelu(encoder.conv1(mel))
     hidden = nn.functional.gelu(encoder.conv2(hidden)).transpose(1, 2)
-    hidden = hidden + encoder.embed_positions.weight[: hidden.shape[1]]
+    hidden = hidden + encoder.embed_positions.weight[first : first + hidden.shape[1]]
     for layer in encoder.layers:
         hidden = layer(hidden, None)
     return encoder.layer_norm(hidden)
@@ -103,25 +255,25 @@ def cut_batches(corpus: Corpus, *, frames_per_batch: int, rng: random.Random) ->
     return batches
 
 
-def fill_window(clips: list[Clip], *, frames: int, single_share: float, rng: random.Random) -> list[Clip]:
-    """Take clips off the end of a list for one window; a share of the windows holds one clip."""
-    group = [clips.pop()]
-    if rng.random() >= single_share:
-        limit = rng.uniform(0.5, 1.0) * frames  # half-empty and full windows alike: people record anything between
-        used = group[0].frames
-        while clips and used + clips[-1].frames + GAP_FRAMES[1] <= limit:
-            used += clips[-1].frames + GAP_FRAMES[1]
-            group.append(clips.pop())
+def fill_window(clips: Iterator[Clip], *, frames: int, single: bool, rng: random.Random) -> list[Clip]:
+    """Take clips for one window; a single window holds one, the others are half full to full."""
+    group = [next(clip for clip in clips if clip.frames <= frames)]
+    limit = 0 if single else rng.uniform(0.6, 1.0) * frames
+    used = group[0].frames
+    while used < limit:
+        clip = next(clips)
+        if used + GAP_FRAMES[1] + clip.frames > frames:
+            break
+        used += GAP_FRAMES[1] + clip.frames
+        group.append(clip)
     return group
 
 
-def window_frames(share: float, rng: random.Random) -> int:
-    """How long windows are at a point of the phase: attention trained on seconds is led to 30 s step by step.
-
-    Going from clips straight to 30 s threw the loss from 1.1 to 5.3, from which it came back at a tenth of the speed.
-    """
-    longest = 600 if share < 0.15 else 1000 if share < 0.35 else 1800 if share < 0.55 else WINDOW_FRAMES
-    return rng.choice([longest, longest, longest // 2]) if longest < WINDOW_FRAMES else rng.choice([1000, 3000, 3000])
+def draw_frames(*, longest: int, cut_share: float, rng: random.Random) -> int:
+    """How long the windows of a step are; 0 means clips cut to their length."""
+    if rng.random() < cut_share:
+        return 0
+    return rng.choice([f for f in WINDOW_LENGTHS if f <= longest])
 
 
 def lay_out(
@@ -132,7 +284,7 @@ def lay_out(
     Returns:
         float32 log-mels (groups, mels, frames), the segments of each window, and its phonemes.
     """
-    n_mels = corpus.mels.shape[1]
+    n_mels = corpus.n_mels
     batch = np.full((len(groups), n_mels, frames), -10.0, dtype=np.float32)
     segments: list[list[tokens.Segment]] = []
     phonemes: list[tuple[int, ...]] = []
@@ -140,7 +292,7 @@ def lay_out(
         position, placed = 0, []
         for clip in group:
             end = position + clip.frames
-            batch[row, :, position:end] = corpus.mel(clip).astype(np.float32) + rng.uniform(-0.25, 0.1)
+            batch[row, :, position:end] = corpus.mel(clip) + rng.uniform(-0.25, 0.1)
             start_s, end_s = (min(30.0, round(t / 2) * 0.02) for t in (position, end))
             placed.append(tokens.Segment(tokens=clip.tokens, start_s=start_s, end_s=end_s))
             position = end + rng.randint(*GAP_FRAMES)
@@ -180,12 +332,12 @@ def distort(mel: np.ndarray, corpus: Corpus, *, rng: random.Random, strength: fl
 
 def draw_noise(frames: int, corpus: Corpus, *, rng: random.Random) -> np.ndarray:
     """Mel powers of a steady coloured noise, or of a babble of other clips, shape (mels, frames)."""
-    n_mels = corpus.mels.shape[1]
+    n_mels = corpus.n_mels
     draws = np.random.default_rng(rng.getrandbits(63))
     if rng.random() < 0.4:
         noise = np.zeros((n_mels, frames))
         for _ in range(rng.choice([1, 3, 5, 7])):
-            other = 10.0 ** (4.0 * corpus.mel(rng.choice(corpus.clips)).astype(np.float32) - 4.0)
+            other = 10.0 ** (4.0 * corpus.mel(rng.choice(corpus.clips)) - 4.0)
             start = rng.randrange(other.shape[1])
             noise += np.resize(np.roll(other, start, axis=1).T, (frames, n_mels)).T * 10 ** rng.uniform(-1, 0)
         return noise
@@ -216,13 +368,11 @@ def mask_spectrum(
 class Trainer:
     """Holds what a checkpoint holds: model, CTC head, optimiser and the number of steps done."""
 
-    def __init__(
-        self, model: Any, ids: tokens.Layout, *, symbols: int, peak_rate: float, seed: int, ctc_weight: float
-    ) -> None:
+    def __init__(self, model: Any, ids: tokens.Layout, *, symbols: int, peak_rate: float, seed: int) -> None:
         self.model, self.ids, self.seed, self.peak_rate = model, ids, seed, peak_rate
-        self.ctc_weight = ctc_weight
         torch.manual_seed(seed)
         self.head = CtcHead(model.config.d_model, symbols)
+        self.guide = GuidedHeads(model.model.decoder)
         named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
         matrices = [p for name, p in named if p.ndim == 2 and "embed" not in name]
         others = [p for name, p in named if p.ndim != 2 or "embed" in name]
@@ -242,8 +392,11 @@ class Trainer:
         self.clips_seen = 0
 
     def step(self, mel: torch.Tensor, segments: list[list[tokens.Segment]], phonemes: list[tuple[int, ...]],
-             *, rate: float, timestamps: list[bool], speech_frames: list[int]) -> tuple[float, float]:  # fmt: skip
-        """One optimiser step; returns the decoder's and the CTC loss."""
+             *, rate: float, timestamps: list[bool], first: int = 0) -> tuple[float, float, float]:  # fmt: skip
+        """One optimiser step; returns the decoder's, the CTC and the guidance loss.
+
+        Under `torch.distributed` gradients are averaged over the processes, each with its own batch.
+        """
         self.model.train()
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -254,26 +407,30 @@ class Trainer:
         ]
         inputs, labels = tokens.collate(examples, end=self.ids.end)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            states = encode_frames(self.model.model.encoder, mel)
+            states = encode_frames(self.model.model.encoder, mel, first=first)
             decoded = self.model.model.decoder(input_ids=inputs, encoder_hidden_states=states, use_cache=False)
             logits = self.model.proj_out(decoded.last_hidden_state)
         decoder_loss = nn.functional.cross_entropy(
             logits.float().flatten(0, 1), labels.flatten(), ignore_index=tokens.IGNORED
         )
-        loss = decoder_loss
-        ctc = torch.zeros(())
-        if self.ctc_weight > 0:
-            lengths = torch.tensor([min(states.shape[1], (n + 1) // 2) for n in speech_frames])
-            with torch.autocast("cpu", dtype=torch.bfloat16):
-                ctc = self.head.loss(states, lengths, phonemes)
-            loss = decoder_loss + self.ctc_weight * ctc
-        loss.backward()
+        spans = np.stack(
+            [
+                token_spans(item, placed, steps=labels.shape[1], text_ids=self.ids.end)
+                for item, placed in zip(examples, segments, strict=True)
+            ]
+        )
+        guidance = self.guide.loss(torch.from_numpy(spans))
+        lengths = torch.tensor([min(states.shape[1], (speech_extent(placed) + 1) // 2) for placed in segments])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            ctc = self.head.loss(states, lengths, phonemes)
+        (decoder_loss + CTC_WEIGHT * ctc + GUIDE_WEIGHT * guidance).backward()
+        average_gradients(self.parameters)
         nn.utils.clip_grad_norm_(self.parameters, 1.0)
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.steps += 1
-        return float(decoder_loss.detach()), float(ctc.detach())
+        return float(decoder_loss.detach()), float(ctc.detach()), float(guidance.detach())
 
     def save(self, path: Path) -> None:
         state = {
@@ -298,93 +455,165 @@ def speech_extent(placed: list[tokens.Segment]) -> int:
     return max(2, round(max(s.end_s for s in placed) * 100))
 
 
-def _batches(
-    corpus: Corpus,
-    *,
-    phase: str,
-    frames_per_batch: int,
-    single_share: float,
-    rng: random.Random,
-    share: Callable[[], float],
-) -> Iterator[tuple[list[list[Clip]], int]]:
-    """An epoch's batches: groups of clips and the number of frames of their windows."""
-    if phase == "cut":
-        for batch in cut_batches(corpus, frames_per_batch=frames_per_batch, rng=rng):
-            longest = max(c.frames for c in batch)
-            yield [[clip] for clip in batch], longest + longest % 2
-    else:
-        clips = list(corpus.clips)
-        rng.shuffle(clips)
-        while len(clips) > 100:
-            frames = window_frames(share(), rng)
-            groups = [
-                fill_window(clips, frames=frames, single_share=single_share, rng=rng)
-                for _ in range(max(1, frames_per_batch // frames))
-            ]
-            fitting = [group for group in groups if sum(c.frames for c in group) <= frames]
-            yield fitting, frames
+def average_gradients(parameters: list[nn.Parameter]) -> None:
+    """Average over the processes of `torch.distributed`, if there are any, in one message."""
+    if not torch.distributed.is_initialized():
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in gradients])
+    torch.distributed.all_reduce(flat)
+    flat /= torch.distributed.get_world_size()
+    for gradient, piece in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(piece.view_as(gradient))
+
+
+def endless(items: list[Any], rng: random.Random) -> Iterator[Any]:
+    """Pass after pass over the items, each in a new order."""
+    while True:
+        order = list(items)
+        rng.shuffle(order)
+        yield from order
+
+
+def rate_at(share: float, step: int, *, peak: float) -> float:
+    """Warm-up, a plateau, then a half cosine down to a fiftieth.
+
+    From the plateau a usable model can be branched at any time (Hu et al. 2024, warm-up-stable-decay).
+    """
+    falling = max(0.0, share - PLATEAU) / (1 - PLATEAU)
+    return peak * min(1.0, (step + 1) / WARMUP_STEPS) * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * falling)))
+
+
+def longest_window(share: float) -> int:
+    """Frames that windows may have, `share` of the way through training; 0 while clips are still cut."""
+    return max((frames for start, frames in LONGEST if share >= start), default=0)
 
 
 def train(
-    trainer: Trainer,
-    corpus: Corpus,
-    *,
-    out: Path,
-    phase: str,
-    minutes: float,
-    decay: bool,
-    frames_per_batch: int,
-    strength: float,
-    single_share: float = 0.25,
-    timestamp_share: float = 0.15,
-    warmup_steps: int = 300,
-) -> None:
-    """Train for a number of minutes on one core group, checkpointing every ten.
+    base: str, rows: Sequence[Utterance], *, out: Path, epochs: int, seed: int, peak_rate: float | None, processes: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Any:  # fmt: skip
+    """Train a Whisper from the weights in a directory (random ones, to begin with) for passes over the clips.
 
-    The rate warms up, stays, and in a phase with `decay` falls to a fiftieth along a half cosine, so
-    that a usable model can be branched from the plateau at any time (Hu et al. 2024, warm-up-stable-decay).
+    On a CPU each process takes one core and its own clips, and gradients are averaged: the cores' own threads wait for
+    each other a hundred times a step and lose half of their time as soon as anything else runs.
+
+    Args:
+        base: directory of the untrained model.
+        rows: clips with `text` and `phonemes`.
+        out: folder for the features, `checkpoint.pt` (resumed from when present) and `curve.jsonl`.
+        epochs: passes over the clips.
+
+    Returns:
+        the trained `WhisperForConditionalGeneration`.
+
+    Raises:
+        InputError: a row has no phonemes.
     """
+    whisper = load.load(base)
+    shards = make_shards(rows, out / "features", n_mels=whisper.n_mels, progress=progress)
+    read_corpus(rows, shards, whisper.tokenizer)  # faults are told here, not from within a process
+    with tempfile.TemporaryDirectory() as folder:
+        job = (
+            processes,
+            f"file://{folder}/meeting",
+            base,
+            rows,
+            shards,
+            out,
+            epochs,
+            seed,
+            peak_rate or PEAK_RATE,
+        )
+        torch.multiprocessing.spawn(_work, args=job, nprocs=processes)
+    whisper.model.load_state_dict(torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)["model"])
+    return whisper.model
+
+
+def _work(
+    rank: int, processes: int, meeting: str, base: str, rows: Sequence[Utterance], shards: Sequence[Path], out: Path,
+    epochs: int, seed: int, peak_rate: float,
+) -> None:  # fmt: skip
+    """One training process."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    torch.set_num_threads(1)
+    if processes > 1:
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[rank % len(cores)]})
+        torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
+    whisper = load.load(base)
+    strategies.freeze(whisper.model, "scratch")
+    corpus = read_corpus(rows, shards, whisper.tokenizer)
+    trainer = Trainer(whisper.model, whisper.ids, symbols=corpus.symbols, peak_rate=peak_rate, seed=seed)
+    if (out / "checkpoint.pt").exists():
+        trainer.load(out / "checkpoint.pt")
+    run_steps(trainer, corpus, total=epochs * len(corpus.clips), out=out, rank=rank, processes=processes)
+
+
+def run_steps(trainer: Trainer, corpus: Corpus, *, total: int, out: Path, rank: int, processes: int) -> None:
+    """Train until `total` clips have been seen, checkpointing on the way; only rank 0 writes."""
+    clips = endless(list(corpus.clips), random.Random(f"{trainer.seed}:{rank}:{trainer.steps}"))
+    cut = cut_forever(corpus, FRAMES_PER_BATCH, random.Random(f"{trainer.seed}:cut:{rank}:{trainer.steps}"))
+    sums: dict[str, list[float]] = {}
     started = last_saved = last_logged = time.monotonic()
-    seconds = minutes * 60
-    sums = [0.0, 0.0, 0]
-    curve = out / "curve.jsonl"
+    first_clips = trainer.clips_seen
+    while trainer.clips_seen < total:
+        share = trainer.clips_seen / total
+        longest = longest_window(share)
+        # on a CPU eager attention is 1.2x as fast as the fused kernel over 1-5 s of positions, and slower over 30 s
+        trainer.model.set_attn_implementation("sdpa" if longest else "eager")
+        shared_rng = random.Random(f"{trainer.seed}:kind:{trainer.steps}")  # the same kind of step in every process
+        rng = random.Random(f"{trainer.seed}:step:{rank}:{trainer.steps}")
+        frames = draw_frames(longest=longest, cut_share=0.35, rng=shared_rng) if longest else 0
+        kind, first = str(frames) if frames else "cut", 0
+        if frames:
+            groups = [
+                fill_window(clips, frames=frames, single=rng.random() < SINGLE_SHARE, rng=rng)
+                for _ in range(FRAMES_PER_BATCH // frames)
+            ]
+        else:
+            groups, frames = next(cut)
+            first = rng.randint(0, (WINDOW_FRAMES - frames) // 2) if longest and rng.random() < 0.5 else 0
+        strength = 0.5 if longest else 0.3  # distortion from the start cost a lot: it grows with training
+        mel, segments, phonemes = lay_out(corpus, groups, frames=frames, rng=rng, strength=strength)
+        mask_spectrum(mel, rng=rng, share=strength)
+        rate = rate_at(share, trainer.steps, peak=trainer.peak_rate)
+        losses = trainer.step(
+            mel, segments, phonemes, rate=rate, first=first,
+            timestamps=[not first and rng.random() < TIMESTAMP_SHARE for _ in groups],
+        )  # fmt: skip
+        trainer.clips_seen += agreed_sum(sum(len(g) for g in groups))
+        sums[kind] = [held + loss for held, loss in zip(sums.get(kind, [0.0] * 4), (*losses, 1.0), strict=True)]
+        if rank:
+            continue
+        now = time.monotonic()
+        done = trainer.clips_seen >= total
+        if now - last_logged > 30 or done:
+            row: dict[str, Any] = {
+                "step": trainer.steps, "clips": trainer.clips_seen, "of": total, "rate": round(rate, 6),
+                "clips_per_s": round((trainer.clips_seen - first_clips) / (now - started), 1),
+            } | {kind: [round(x / s[3], 3) for x in s[:3]] for kind, s in sorted(sums.items())}  # fmt: skip
+            logger.info("scratch: %s", row)
+            with (out / "curve.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+            last_logged, sums = now, {}
+        if now - last_saved > CHECKPOINT_EVERY_S or done:
+            trainer.save(out / "checkpoint.pt")
+            last_saved = now
+
+
+def cut_forever(corpus: Corpus, frames_per_batch: int, rng: random.Random) -> Iterator[tuple[list[list[Clip]], int]]:
+    """Batches of clips of like length, one clip a group, with the even number of frames that holds the longest."""
     while True:
-        epoch_rng = random.Random(f"{trainer.seed}:{phase}:{trainer.steps}")
-        for groups, frames in _batches(
-            corpus,
-            phase=phase,
-            frames_per_batch=frames_per_batch,
-            single_share=single_share,
-            rng=epoch_rng,
-            share=lambda: min(1.0, (time.monotonic() - started) / seconds),
-        ):
-            elapsed = time.monotonic() - started
-            share = min(1.0, elapsed / seconds)
-            rate = trainer.peak_rate * min(1.0, (trainer.steps + 1) / warmup_steps)
-            if decay:
-                rate *= 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * max(0.0, share - PLATEAU) / (1 - PLATEAU)))
-            rng = random.Random(f"{trainer.seed}:step:{trainer.steps}")
-            mel, segments, phonemes = lay_out(corpus, groups, frames=frames, rng=rng, strength=strength)
-            mask_spectrum(mel, rng=rng, share=strength)
-            losses = trainer.step(
-                mel, segments, phonemes, rate=rate,
-                timestamps=[rng.random() < timestamp_share for _ in groups],
-                speech_frames=[speech_extent(placed) for placed in segments],
-            )  # fmt: skip
-            trainer.clips_seen += sum(len(g) for g in groups)
-            sums = [sums[0] + losses[0], sums[1] + losses[1], sums[2] + 1]
-            now = time.monotonic()
-            if now - last_logged > 30:
-                row = {
-                    "step": trainer.steps, "clips": trainer.clips_seen, "phase": phase, "seconds": round(now - started),
-                    "loss": round(sums[0] / sums[2], 4), "ctc": round(sums[1] / sums[2], 4), "rate": round(rate, 6),
-                }  # fmt: skip
-                logger.info("%s", row)
-                with curve.open("a", encoding="utf-8") as file:
-                    file.write(json.dumps(row) + "\n")
-                last_logged, sums = now, [0.0, 0.0, 0]
-            if now - last_saved > CHECKPOINT_EVERY_S or elapsed > seconds:
-                trainer.save(out / "checkpoint.pt")
-                last_saved = now
-            if elapsed > seconds:
-                return
+        for batch in cut_batches(corpus, frames_per_batch=frames_per_batch, rng=rng):
+            longest = max(c.frames for c in batch)
+            yield [[clip] for clip in batch], longest + longest % 2
+
+
+def agreed_sum(count: int) -> int:
+    """The sum over the processes, so that every one of them stops at the same step."""
+    if not torch.distributed.is_initialized():
+        return count
+    total = torch.tensor([count])
+    torch.distributed.all_reduce(total)
+    return int(total)

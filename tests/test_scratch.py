@@ -1,0 +1,123 @@
+"""Training a base from nothing: corpus, windows, guidance, and a short run in two processes that resumes."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import any_whisper
+import numpy as np
+import pytest
+import torch
+
+from speechft import audio
+from speechft.adapt import scratch
+from speechft.errors import InputError
+from speechft.manifest import Utterance
+from speechft.whisper import load, tokens
+
+CLIPS = 12
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> list[Utterance]:
+    folder = tmp_path_factory.mktemp("clips")
+    rng = np.random.default_rng(1)
+    made = []
+    for number in range(CLIPS):
+        path = folder / f"{number}.wav"
+        audio.write(path, (0.1 * rng.standard_normal(16_000 + 800 * number)).astype(np.float32))
+        made.append(
+            Utterance(
+                id=str(number), audio_filepath=path, text="go on", duration=1.0 + 0.05 * number,
+                extra={"phonemes": "g_oU 0_n"},
+            )
+        )  # fmt: skip
+    return made
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("base")
+    return any_whisper.save(folder, 51864)
+
+
+@pytest.fixture(scope="module")
+def corpus(rows: list[Utterance], base: Path, tmp_path_factory: pytest.TempPathFactory) -> scratch.Corpus:
+    folder = tmp_path_factory.mktemp("features")
+    shards = scratch.make_shards(rows, folder, n_mels=80, progress=lambda done, total: None)
+    return scratch.read_corpus(rows, shards, load.load(str(base)).tokenizer)
+
+
+def test_a_clips_log_mel_in_the_corpus_is_that_of_its_audio(corpus: scratch.Corpus, rows: list[Utterance]) -> None:
+    from speechft.whisper import windows
+
+    assert len(corpus.clips) == CLIPS
+    assert corpus.symbols == 4
+    wanted = windows.log_mel(audio.read(rows[7].audio_filepath)).numpy()
+    clip = corpus.clips[7]
+    assert clip.frames == 135
+    np.testing.assert_allclose(corpus.mel(clip), wanted[:, :135], atol=2e-3)
+
+
+def test_a_row_without_phonemes_is_refused_by_name(rows: list[Utterance]) -> None:
+    import dataclasses
+
+    bare = [dataclasses.replace(rows[0], id="bare", extra={})]
+    with pytest.raises(InputError, match="bare"):
+        scratch.read_corpus(bare, [], None)
+
+
+def test_windows_hold_their_clips_whole_and_in_order(corpus: scratch.Corpus) -> None:
+    rng = random.Random(2)
+    clips = scratch.endless(list(corpus.clips), rng)
+    groups = [scratch.fill_window(clips, frames=600, single=False, rng=rng) for _ in range(20)]
+    mel, segments, phonemes = scratch.lay_out(corpus, groups, frames=600, rng=rng, strength=0.5)
+    assert mel.shape == (20, 80, 600)
+    assert torch.isfinite(mel).all()
+    assert max(len(group) for group in groups) > 1
+    for group, placed, spoken in zip(groups, segments, phonemes, strict=True):
+        assert [s.tokens for s in placed] == [c.tokens for c in group]
+        assert len(spoken) == 4 * len(group)
+        ends = [s.end_s for s in placed]
+        assert all(end <= start for end, start in zip(ends, [s.start_s for s in placed][1:], strict=False))
+        assert ends[-1] <= 6.0
+
+
+def test_spans_cover_each_token_of_the_text_and_nothing_else(base: Path) -> None:
+    ids = load.load(str(base)).ids
+    segments = [
+        tokens.Segment(tokens=(5, 6), start_s=0.0, end_s=2.0),
+        tokens.Segment(tokens=(7,), start_s=10.0, end_s=11.0),
+    ]
+    example = tokens.example(ids, segments, timestamps=True)
+    spans = scratch.token_spans(example, segments, steps=12, text_ids=ids.end)
+    held = [(label, *span) for label, span in zip(example.labels, spans.tolist(), strict=False) if span[0] >= 0]
+    assert held == [(5, 0, 60), (6, 40, 100), (7, 500, 550)]
+
+
+def test_guidance_is_the_share_of_attention_inside_the_span(base: Path) -> None:
+    model = load.load(str(base)).model
+    guide = scratch.GuidedHeads(model.model.decoder, layers=(1,), heads=1)
+    states = torch.randn(1, 50, model.config.d_model, generator=torch.Generator().manual_seed(3))
+    model.set_attn_implementation("eager")
+    out = model.model.decoder(
+        input_ids=torch.tensor([[1, 2, 3]]), encoder_hidden_states=states, use_cache=False, output_attentions=True
+    )
+    spans = torch.tensor([[[-1, -1], [10, 19], [-1, -1]]])
+    inside = out.cross_attentions[1][0, 0, 1, 10:20].sum()
+    assert float(guide.loss(spans).detach()) == pytest.approx(-float(inside.detach().log()), rel=1e-4)
+
+
+def test_two_processes_learn_and_a_second_call_goes_on(base: Path, rows: list[Utterance], tmp_path: Path) -> None:
+    first = scratch.train(str(base), rows, out=tmp_path, epochs=20, seed=1, peak_rate=1e-3, processes=2)
+    steps = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["steps"]
+    curve = [json.loads(line) for line in (tmp_path / "curve.jsonl").read_text().splitlines()]
+    assert curve[-1]["clips"] >= 20 * CLIPS
+    start = load.load(str(base)).model.state_dict()
+    moved = [name for name, value in first.state_dict().items() if not torch.equal(value, start[name])]
+    assert "model.encoder.conv1.weight" in moved
+    assert "model.encoder.embed_positions.weight" not in moved
+    scratch.train(str(base), rows, out=tmp_path, epochs=25, seed=1, peak_rate=1e-3, processes=2)
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["steps"] > steps
