@@ -11,7 +11,7 @@ OPTIONS   = --pipeline $(PIPELINE) --run $(RUN) --runs $(RUNS) $(SETTINGS)
 STAGES   := ingest augment encode finetune transcribe score report
 
 .DELETE_ON_ERROR:
-.PHONY: help demo test check format run plan clean $(STAGES)
+.PHONY: help demo test check format run terms plan clean synth $(STAGES)
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -23,10 +23,14 @@ demo: $(READY) ## adapt the shipped base to the shipped clinical speech, and rep
 run: $(READY) pipeline-named ## PIPELINE=pipelines/x.toml [RUN=name] [SET="a.b=c d.e=f"]: all stages
 	@$(BIN)/python scripts/run.py $(OPTIONS)
 
+terms: $(READY) ## TERMS=my_terms.txt [RUN=terms]: adapt to a term list without recordings, and report
+	@test -n "$(TERMS)" || { echo "name a term list: make terms TERMS=my_terms.txt" >&2; exit 2; }
+	@$(BIN)/python scripts/run.py --pipeline pipelines/synth.toml --run $(or $(RUN),terms) --runs $(RUNS) --set data.terms=$(TERMS) $(SETTINGS)
+
 plan: $(READY) pipeline-named ## PIPELINE=...: steps, time, disk and memory; starts nothing
 	@$(BIN)/python scripts/run.py $(OPTIONS) --plan
 
-$(STAGES): $(READY) pipeline-named
+$(STAGES) synth: $(READY) pipeline-named
 	@$(BIN)/python scripts/$@.py $(OPTIONS)
 
 .PHONY: pipeline-named

@@ -17,10 +17,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from speechft import __version__, config, stages
+from speechft import __version__, config, files, stages
 from speechft.errors import InputError
-
-NORMALISERS = ("raw", "whisper-english", "whisper-basic", "jargon-safe", "letters")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -58,7 +56,11 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--plan", action="store_true", help="print steps, time, disk and memory; start nothing")
     for name in stages.ORDER:
         if name not in ("transcribe", "score"):  # these two also take the user's own files
-            _pipeline_command(commands, name, (stages.STAGES[name].__doc__ or "").splitlines()[0], run_stage)
+            stage = _pipeline_command(commands, name, (stages.STAGES[name].__doc__ or "").splitlines()[0], run_stage)
+            if name == "ingest":
+                _pipeline_command(commands, "synth", (stages.synth.__doc__ or "").splitlines()[0], run_stage)
+            if name == "augment":
+                stage.add_argument("--show", metavar="ID", help="make one view again (row#view1), and tell where it is")
     _transcribe_command(commands)
     _score_command(commands)
     return parser
@@ -94,17 +96,37 @@ def _transcribe_command(commands: Any) -> None:
 
 
 def _score_command(commands: Any) -> None:
-    text = "score a run, or anybody's hypotheses (JSON Lines, CSV or trn)"
+    text = "score a run, or anybody's output against references (JSON Lines, CSV or trn)"
     parser = commands.add_parser(
-        "score", help=text, description=text,
-        epilog="example: speechft score --reference test.jsonl --hypothesis before.jsonl after.jsonl --out scored",
+        "score", help=text,
+        description=f"{text}: error rates with their intervals, terms, slices and, for two systems, the verdict",
+        epilog="examples: speechft score --reference test.csv --hypothesis before.csv after.csv --terms terms.txt "
+        "--out scored; speechft score --pipeline pipelines/demo.toml",
     )  # fmt: skip
-    parser.add_argument("--reference", type=Path, help="rows with id and text")
-    parser.add_argument("--hypothesis", type=Path, nargs="+", help="one file, or two: before and after")
-    parser.add_argument("--normaliser", choices=NORMALISERS, default="jargon-safe")
-    parser.add_argument("--terms", type=Path, help="term list")
-    parser.add_argument("--out", type=Path, help="folder for score.json, table.md and .trn files")
-    parser.add_argument("--fail-if-worse", action="store_true", help="exit status 1 when the verdict is worse")
+    parser.add_argument("--reference", type=Path, help="file with id and text; .jsonl, .csv, .tsv or .trn")
+    parser.add_argument(
+        "--hypothesis",
+        type=Path,
+        nargs="+",
+        metavar=("A", "B"),
+        help="one system's output, or two's: before and after; id and text",
+    )
+    parser.add_argument(
+        "--normaliser",
+        metavar="NAME",
+        help="of the main numbers: jargon-safe (default), raw, whisper-english, whisper-basic or letters",
+    )
+    parser.add_argument(
+        "--terms",
+        type=Path,
+        help="the words that matter: a term a line, or CSV or JSON Lines with term, variants, kind",
+    )
+    parser.add_argument("--out", type=Path, help="folder for score.json, table.md and the .trn files of NIST's tools")
+    parser.add_argument(
+        "--fail-if-worse",
+        action="store_true",
+        help="exit status 1 when the verdict is worse, or general speech is over its budget",
+    )
     _pipeline_options(parser, required=False)
     parser.set_defaults(act=score)
 
@@ -132,6 +154,13 @@ def run_all(options: argparse.Namespace) -> int:
 def run_stage(options: argparse.Namespace) -> int:
     """One stage, and those before it that are not up to date."""
     run = _run(options)
+    if getattr(options, "show", None):
+        stages.run_stages(run, ("ingest",))
+        print(stages.show_view(run, options.show))
+        return 0
+    if options.command == "synth":
+        stages.run_stages(run, ("synth",))
+        return 0
     stages.run_stages(run, stages.ORDER[: stages.ORDER.index(options.command) + 1])
     if options.command == "report":
         _print_result(run)
@@ -153,19 +182,26 @@ def transcribe(options: argparse.Namespace) -> int:
 
 def score(options: argparse.Namespace) -> int:
     """A run's hypotheses, or files named on the command line."""
-    if options.pipeline:
-        return run_stage(options)
-    if not options.reference or not options.hypothesis or len(options.hypothesis) > 2:
-        raise InputError("score: give --reference and one or two files after --hypothesis")
     from speechft.score import command
 
-    before, after = (*options.hypothesis, None)[:2]
-    result = command.run(
-        options.reference, before, after, normaliser=options.normaliser, terms=options.terms, out=options.out
-    )
-    print(result["table"])
-    worse = result.get("verdict", {}).get("outcome") == "worse"
-    return 1 if options.fail_if_worse and worse else 0
+    own = [name for name in ("reference", "hypothesis", "normaliser", "terms", "out") if getattr(options, name)]
+    if options.pipeline:
+        if own:
+            raise InputError(f"score: --{own[0]} is for your own files; a run's settings are its pipeline's, or --set")
+        run_stage(options)
+        folder = _run(options).dir / "score"
+        print((folder / "table.md").read_text(encoding="utf-8"))
+        result = files.read_json(folder / "score.json")
+    elif options.run or options.set:
+        raise InputError("score: --run and --set are for a run, named with --pipeline")
+    elif not options.reference or not options.hypothesis or len(options.hypothesis) > 2:
+        raise InputError("score: give --reference and one or two files after --hypothesis, or a run's --pipeline")
+    else:
+        before, after = (*options.hypothesis, None)[:2]
+        chosen = {"normaliser": options.normaliser} if options.normaliser else {}
+        result = command.run(options.reference, before, after, **chosen, terms=options.terms, out=options.out)
+        print(result["table"])
+    return 1 if options.fail_if_worse and command.is_worse(result) else 0
 
 
 def _print_result(run: stages.Run) -> None:

@@ -42,9 +42,9 @@ Manifests = Annotated[tuple[Path, ...], pydantic.BeforeValidator(_listed)]
 class Data(_Table):
     """Manifests by role, and what stops a run before it starts."""
 
-    train: Manifests
+    train: Manifests = ()
     dev: Manifests = ()
-    test: Manifests
+    test: Manifests = ()
     general: Manifests = ()
     terms: Path | None = None
     split_by: Literal["speaker", "recording", "text"] | None = None
@@ -53,11 +53,30 @@ class Data(_Table):
     allow_leaks: tuple[LeakKind, ...] = ()
 
 
+class Synth(_Table):
+    """Training rows by synthetic voices, of sentences and of the terms of `data.terms` in templates.
+
+    `voices` is handed on to `augment.settings.Voices`. Where nothing recorded is named, dev and test rows are spoken
+    too, by other voices in other sentences.
+    """
+
+    sentences: Manifests = ()
+    templates: Path | None = None
+    per_term: Annotated[int, pydantic.Field(ge=0, le=1000)] = 20
+    max_failed_share: Share = 0.05
+    voices: dict[str, Any] = {}
+    seed: int = 1
+
+
 class Augment(pydantic.BaseModel):
-    """How many views, and a table per transform (`[augment.noise]`, ...), handed on to `augment.plan`."""
+    """How many views, and a table per transform (`[augment.noise]`, ...), handed on to `augment.plan`.
+
+    `balance_by` names a label, such as accent: rows of its rarer values get more views.
+    """
 
     model_config = pydantic.ConfigDict(extra="allow", frozen=True)
     views: Annotated[int, pydantic.Field(ge=0, le=100)] = 2
+    balance_by: str | None = None
     seed: int = 1
 
     @pydantic.model_validator(mode="after")
@@ -103,6 +122,10 @@ class Finetune(_Table):
     patience: Positive = 3
     timestamp_share: Share = 0.15
     previous_share: Share = 0.1
+    time_masks: Annotated[int, pydantic.Field(ge=0, le=20)] = 0
+    time_mask_s: Annotated[float, pydantic.Field(ge=0.0, le=5.0)] = 0.5
+    channel_masks: Annotated[int, pydantic.Field(ge=0, le=20)] = 0
+    channel_mask_share: Share = 0.1
     upper_layers: Positive = 2
     encoder_layers: Annotated[int, pydantic.Field(ge=0)] = 0
     lora_rank: Positive = 16
@@ -131,12 +154,22 @@ class Pipeline(_Table):
 
     model: Model = Model()
     data: Data
+    synth: Synth | None = None
     augment: Augment = Augment()
     conditions: dict[str, dict[str, Any]] = {}
     encode: Encode = Encode()
     finetune: Finetune = Finetune()
     decode: Decode = Decode()
     score: Score = Score()
+
+    @pydantic.model_validator(mode="after")
+    def _something_to_hear(self) -> Pipeline:
+        missing = [f"data.{role}" for role in ("train", "test") if not getattr(self.data, role)]
+        if missing and self.synth is None:
+            raise ValueError(f"{' and '.join(missing)} missing: name manifests, or speak a term list with [synth]")
+        if self.synth is not None and not self.synth.sentences and self.data.terms is None:
+            raise ValueError("synth: nothing to say; name a term list in data.terms, or synth.sentences")
+        return self
 
 
 def load(path: str | Path, overrides: Sequence[str] = ()) -> Pipeline:
@@ -185,6 +218,8 @@ def _value(text: str) -> Any:
 
 def _fault(entry: Any) -> str:
     name = ".".join(str(part) for part in entry["loc"])
+    if not name:
+        return str(entry["msg"].removeprefix("Value error, "))
     if entry["type"] == "extra_forbidden":
         return f"unknown setting {name}"
     if entry["type"] == "missing":

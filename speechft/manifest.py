@@ -195,8 +195,8 @@ def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tupl
         raise InputError(f"{path}:{line}: is not valid UTF-8; save the manifest as UTF-8") from error
     heading_line = text.split("\n", 1)[0]
     delimiter = DELIMITERS[path.suffix.lower()]
-    if delimiter not in heading_line and ";" in heading_line:
-        delimiter = ";"  # spreadsheets in many languages write "CSV" with semicolons
+    if delimiter not in heading_line:  # spreadsheets in many languages write "CSV" with semicolons, others with tabs
+        delimiter = next((other for other in ";\t" if other in heading_line), delimiter)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     heading: list[str] | None = None
     while True:
@@ -212,8 +212,9 @@ def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tupl
             continue
         if heading is None:
             heading = [cell.strip() for cell in cells]
-            if need_audio and "audio_filepath" not in heading:
-                raise InputError(f"{path}:{start}: the heading has no audio_filepath, only {', '.join(heading)}")
+            if "audio_filepath" not in heading and (need_audio or "id" not in heading):
+                needed = "audio_filepath" if need_audio else "id"
+                raise InputError(f"{path}:{start}: the heading has no {needed}, only {', '.join(heading)}")
             continue
         if len(cells) != len(heading):
             yield start, {"line": cells}, f"{len(cells)} cells, but the heading has {len(heading)}"

@@ -11,6 +11,7 @@ from speechft.errors import InputError
 # by the operations they take at the rate measured here for `nano` and `small` (docs/benchmarks/speed.md).
 GFLOPS = 120.0
 POSITIONS = 1500
+SPOKEN_S = 3.5  # a sentence of `synth`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,4 +100,7 @@ def _count(run: stages.Run) -> tuple[dict[str, int], dict[str, float]]:
             known = [audio.probe(rows[0].audio_filepath).duration_s]
         counts[role] = len(rows)
         minutes[role] = len(rows) * (sum(known) / len(known) if known else 0.0) / 60
+    for role, lines in stages.script_of(run).items():
+        counts[role] += len(lines)
+        minutes[role] += len(lines) * SPOKEN_S / 60
     return counts, minutes

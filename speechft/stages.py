@@ -5,6 +5,7 @@ A stage whose settings and inputs are unchanged is done and says so without impo
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import logging
@@ -21,12 +22,13 @@ from speechft.manifest import Utterance
 from speechft.progress import Progress
 
 if TYPE_CHECKING:
+    from speechft.augment.script import Line
     from speechft.whisper.load import Device, Whisper
 
 log = logging.getLogger(__name__)
 
 ORDER = ("ingest", "augment", "encode", "finetune", "transcribe", "score", "report")
-FORMATS = {"ingest": 1, "augment": 1, "encode": 1, "finetune": 1, "transcribe": 1, "score": 1, "report": 1}
+FORMATS = {"ingest": 1, "augment": 2, "synth": 1, "encode": 1, "finetune": 1, "transcribe": 1, "score": 2, "report": 2}
 CHOOSING = ("dev", "general_dev")  # roles that may decide something
 REPORTED = ("test", "general_test")  # roles that decide nothing
 LABEL_LIMIT = 448 - 8  # tokens: room for the prompt, two timestamps and the end
@@ -82,11 +84,85 @@ def run_stages(run: Run, names: tuple[str, ...] = ORDER) -> dict[str, bool]:
 def _roles(run: Run) -> dict[str, list[Path]]:
     data = run.pipeline.data
     named = {"train": data.train, "dev": data.dev, "test": data.test, "general": data.general}
-    return {role: list(paths) for role, paths in named.items() if paths}
+    roles = {role: list(paths) for role, paths in named.items() if paths}
+    for role in _spoken_roles(run):
+        roles.setdefault(role, []).append(run.dir / "synth" / f"{role}.jsonl")
+    return roles
+
+
+def _spoken_roles(run: Run) -> tuple[str, ...]:
+    """Roles that [synth] speaks: train, and what choosing and reporting need where nothing recorded is named."""
+    data = run.pipeline.data
+    if run.pipeline.synth is None:
+        return ()
+    dev = () if data.dev or data.train else ("dev",)
+    return ("train", *dev, *(() if data.test else ("test",)))
+
+
+def script_of(run: Run) -> dict[str, list[Line]]:
+    """What `synth` is to say, by role; nothing without a [synth] table.
+
+    Raises:
+        InputError: the term list, the templates or the sentences cannot be used.
+    """
+    settings, terms_path = run.pipeline.synth, run.pipeline.data.terms
+    if settings is None:
+        return {}
+    from speechft.augment import script
+    from speechft.score.terms import read_terms
+
+    terms = read_terms(terms_path) if terms_path and settings.per_term else []
+    sentences = [line for path in settings.sentences for line in script.read_sentences(path)]
+    carriers = script.read_carriers(settings.templates, terms)
+    roles = _spoken_roles(run)
+    return script.write(terms, carriers, sentences, per_term=settings.per_term, roles=roles, seed=settings.seed)
+
+
+def synth(run: Run) -> bool:
+    """Rows by synthetic voices, of sentences and of a term list: no recordings needed."""
+    settings, terms_path = run.pipeline.synth, run.pipeline.data.terms
+    if settings is None:
+        raise InputError("synth: the pipeline has no [synth] table, so there is nothing to say")
+    from speechft.augment import script
+
+    inputs = [*settings.sentences, *([terms_path] if terms_path else []), settings.templates or script.SHIPPED]
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"{path}: there is no such file; correct data.terms or the [synth] table")
+    roles = _spoken_roles(run)
+    wanted = {**run.table("synth"), "roles": list(roles)}
+    stage = run.stage("synth", settings=wanted, inputs=inputs, seed=settings.seed)
+    if stage.up_to_date():
+        return False
+    from speechft.augment.settings import check_voices
+    from speechft.augment.speak import speak
+
+    voices, lines = check_voices(settings.voices), script_of(run)
+    stage.begin()
+    rejects = []
+    with Progress("synth") as tell:
+        for role in roles:
+            rows, failed = speak(
+                lines[role], role=role, voices=voices, seed=settings.seed, out=stage.dir / role, progress=tell
+            )
+            rejects += failed
+            if len(failed) > settings.max_failed_share * len(lines[role]):
+                raise InputError(
+                    f"synth: {len(failed):,} of {len(lines[role]):,} {role} lines could not be said, more than "
+                    f"synth.max_failed_share = {settings.max_failed_share:g} allows; the first: {failed[0].detail}"
+                )
+            manifest.write(stage.dir / f"{role}.jsonl", rows)
+    files.write_jsonl(stage.dir / "rejects.jsonl", (dataclasses.asdict(reject) for reject in rejects))
+    total = sum(map(len, lines.values()))
+    reasons = dict(collections.Counter(reject.reason for reject in rejects))
+    stage.finish({"in": total, "out": total - len(rejects), "rejected": reasons}, _outputs(stage))
+    return True
 
 
 def ingest(run: Run) -> bool:
     """Manifests in; checked rows per role, rejects and the leak audit out."""
+    if run.pipeline.synth is not None and not synth(run):
+        log.info("synth: up to date")
     data, roles = run.pipeline.data, _roles(run)
     for paths in roles.values():
         for path in paths:
@@ -121,34 +197,76 @@ def augment(run: Run) -> bool:
     stage = run.stage("augment", settings=run.table("augment", "conditions"), inputs=inputs, seed=pipeline.augment.seed)
     if stage.up_to_date():
         return False
-    from speechft.augment import plan
-    from speechft.augment.views import make_conditions, make_views
+    from speechft.augment import plan, preview
+    from speechft.augment.views import augmented_facts, make_conditions, make_views
 
     plan.check(pipeline.augment.transforms, pipeline.conditions)
     stage.begin()
+    train, test = run.rows("train"), run.rows("test")
     with Progress("augment") as tell:
         views = make_views(
-            run.rows("train"),
+            train,
             count=pipeline.augment.views,
             settings=pipeline.augment.transforms,
             seed=pipeline.augment.seed,
             out=stage.dir / "views",
             bank=stage.dir / "rooms.npz",
+            balance_by=pipeline.augment.balance_by,
             progress=tell,
         )
         conditions = make_conditions(
-            run.rows("test"),
+            test,
             conditions=pipeline.conditions,
             seed=pipeline.augment.seed,
             out=stage.dir / "conditions",
             bank=stage.dir / "rooms.npz",
             progress=tell,
         )
-    manifest.write(stage.dir / "conditions.jsonl", conditions)
-    manifest.write(stage.dir / "train.jsonl", views)
-    counts = {"in": len(run.rows("train")), "out": len(views), "conditions": len(conditions), "rejected": {}}
-    stage.finish(counts, [stage.dir / "train.jsonl", stage.dir / "conditions.jsonl"])
+    outputs = [stage.dir / name for name in ("train.jsonl", "conditions.jsonl", "rejects.jsonl", "preview.html")]
+    manifest.write(outputs[0], views.rows)
+    manifest.write(outputs[1], conditions.rows)
+    rejects = views.rejects + conditions.rejects
+    files.write_jsonl(outputs[2], (dataclasses.asdict(reject) for reject in rejects))
+    preview.write(outputs[3], clean=[*train, *test], views=views.rows[len(train) :], conditions=conditions.rows)
+    log.info("augment: look and listen in %s", outputs[3])
+    reasons = collections.Counter(f"noise: {reject.reason}" for reject in rejects)
+    counts = {"in": len(train), "out": len(views.rows), "conditions": len(conditions.rows), "rejected": reasons}
+    stage.finish(counts, outputs, **augmented_facts(views.rows, by=pipeline.augment.balance_by))
     return True
+
+
+def show_view(run: Run, identity: str) -> str:
+    """Make one view or condition again, bit for bit, beside the run's stages; tells where, and what was done.
+
+    Raises:
+        InputError: there is no such view.
+    """
+    import numpy as np
+
+    from speechft import audio
+    from speechft.augment import plan, preview
+    from speechft.augment.views import show
+
+    pipeline = run.pipeline
+    plan.check(pipeline.augment.transforms, pipeline.conditions)
+    row = show(
+        identity,
+        train=run.rows("train"),
+        test=run.rows("test"),
+        settings=pipeline.augment.transforms,
+        conditions=pipeline.conditions,
+        seed=pipeline.augment.seed,
+        out=run.dir / "show",
+    )
+    assert row.audio_filepath is not None
+    lines = [f"{row.audio_filepath}: {row.duration:.2f} s of {row.parent}"]
+    lines += [f"  {step['name']}: {preview.tell(step)}" for step in row.transform or []] or ["  nothing was done"]
+    folder = "views" if row.view else "conditions"
+    kept = run.dir / "augment" / folder / row.audio_filepath.parent.name / row.audio_filepath.name
+    if kept.exists():
+        same = np.array_equal(audio.read(kept), audio.read(row.audio_filepath))
+        lines.append(f"  {'the same, sample for sample, as' if same else 'DIFFERS from'} {kept}")
+    return "\n".join(lines)
 
 
 def _evaluated(run: Run) -> dict[str, list[Utterance]]:
@@ -197,7 +315,7 @@ def encode(run: Run) -> bool:
     from speechft.whisper import load, states
 
     whisper, device = _load_base(run), _device()
-    windows, rejects = _plan_windows(run, whisper)
+    windows, rejects = _plan_windows(run, whisper) if pipeline.finetune.strategy != "scratch" else ([], [])
     singles = [row for rows in _evaluated(run).values() for row in rows]
     encoder_hash = load.encoder_hash(whisper.model)
     plans: dict[str, Any] = {}
@@ -232,7 +350,7 @@ def encode(run: Run) -> bool:
     plans["evaluated"]["ids"] = [row.id for row in singles]
     files.write_json(stage.dir / "stores.json", plans)
     files.write_jsonl(stage.dir / "rejects.jsonl", rejects)
-    files.write_jsonl(stage.dir / "windows.jsonl", (_window_row(w) for w in windows))
+    files.write_jsonl(stage.dir / "windows.jsonl", (_window_row(w, pipeline.augment.views) for w in windows))
     counts = {
         "in": len(singles) + sum(len(w.placed) for w in windows),
         "out": sum(p["count"] for p in plans.values()),
@@ -261,11 +379,13 @@ def _stores_exist(run: Run) -> bool:
 
 def _plan_windows(run: Run, whisper: Whisper) -> tuple[list[Any], list[dict[str, Any]]]:
     """Packed windows of every view, domain and replay; rows whose label is too long are named, never cut."""
+    from speechft.augment.balance import round_of
     from speechft.whisper import tokens, windows
 
     settings, seed = run.pipeline.encode, run.pipeline.augment.seed
     domain = manifest.read(run.dir / "augment" / "train.jsonl")
-    groups = [(f"v{view}", view, [u for u in domain if u.view == view]) for view in sorted({u.view for u in domain})]
+    turns = [(round_of(u.view, run.pipeline.augment.views), u) for u in domain]
+    groups = [(f"v{turn}", turn, [u for t, u in turns if t == turn]) for turn in sorted({t for t, _ in turns})]
     if run.pipeline.finetune.replay_share > 0:
         groups.append(("replay", 0, run.rows("general_train")))
     planned, rejects = [], []
@@ -336,10 +456,12 @@ def _render(content: list[Any], number: int) -> Any:
     return windows.assemble(clips, [p.start_s for p in content[number].placed])
 
 
-def _window_row(window: Any) -> dict[str, Any]:
+def _window_row(window: Any, views: int) -> dict[str, Any]:
+    from speechft.augment.balance import round_of
+
     return {
         "id": window.id,
-        "view": max(p.utterance.view for p in window.placed),
+        "view": max(round_of(p.utterance.view, views) for p in window.placed),
         "replay": window.id.startswith("replay-"),
         "clips": [
             {"id": p.utterance.id, "text": p.utterance.text or "", "start_s": p.start_s, "end_s": p.end_s,
@@ -397,7 +519,7 @@ def score(run: Run) -> bool:
     folder = run.dir / "transcribe"
     inputs = [
         folder / f"{name}.jsonl"
-        for name in ("before", "after", "general_before", "general_after")
+        for name in ("before", "after", "general_before", "general_after", "before_released")
         if (folder / f"{name}.jsonl").exists()
     ]
     inputs += [run.dir / "ingest" / "train.jsonl"] + ([pipeline.data.terms] if pipeline.data.terms else [])
@@ -426,6 +548,11 @@ def score(run: Run) -> bool:
         resamples=pipeline.score.resamples,
         seed=pipeline.score.seed,
     )
+    if released := held.get("before_released"):  # the base, once it may write what the test set needs
+        alone = scoring.score_run(
+            released, normaliser=pipeline.score.normaliser, resamples=pipeline.score.resamples, seed=pipeline.score.seed
+        )
+        result["before_released"] = alone["wer"]
     files.write_json(stage.dir / "score.json", result)
     with files.atomic_write(stage.dir / "table.md") as file:
         file.write(tables.markdown(result))
@@ -454,6 +581,6 @@ def _outputs(stage: files.Stage) -> list[Path]:
 
 
 STAGES: dict[str, Callable[[Run], bool]] = {
-    "ingest": ingest, "augment": augment, "encode": encode, "finetune": finetune, "transcribe": transcribe,
-    "score": score, "report": report,
+    "synth": synth, "ingest": ingest, "augment": augment, "encode": encode, "finetune": finetune,
+    "transcribe": transcribe, "score": score, "report": report,
 }  # fmt: skip

@@ -38,6 +38,7 @@ class Term:
     term: str
     variants: tuple[str, ...] = ()
     kind: str | None = None
+    spoken: str | None = None  # how a synthetic voice should say it
 
 
 @dataclass(frozen=True, kw_only=True)

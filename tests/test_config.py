@@ -19,7 +19,8 @@ def pipeline(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("path", PIPELINES, ids=lambda path: path.name)
 def test_shipped_pipelines_are_valid(path: Path) -> None:
-    assert config.load(path).data.train
+    loaded = config.load(path)
+    assert loaded.data.train or loaded.synth
 
 
 def test_a_single_manifest_is_a_list(pipeline: Path) -> None:
@@ -49,6 +50,16 @@ def test_all_faults_are_named_at_once(pipeline: Path) -> None:
 def test_malformed_overrides(pipeline: Path, override: str, message: str) -> None:
     with pytest.raises(InputError, match=message):
         config.load(pipeline, [override])
+
+
+def test_something_must_be_heard(tmp_path: Path) -> None:
+    path = tmp_path / "p.toml"
+    path.write_text("[data]\n")
+    with pytest.raises(InputError, match=r"p\.toml: data\.train and data\.test missing: name manifests, or speak"):
+        config.load(path)
+    with pytest.raises(InputError, match=r"synth: nothing to say; name a term list"):
+        config.load(path, ["synth.per_term=3"])
+    assert config.load(path, ["synth.per_term=3", "data.terms=t.txt"]).data.test == ()
 
 
 def test_missing_and_broken_files(tmp_path: Path) -> None:

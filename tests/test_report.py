@@ -261,7 +261,7 @@ def test_schema(whole: tuple[Path, dict[str, Any]]) -> None:
     assert report["data"]["test"]["sha256"] == files.sha256(run / "ingest" / "test.jsonl")
     assert report["data"]["test"]["manifests"] == [{"path": "manifests/test.jsonl", "sha256": "f" * 64}]
     assert report["normaliser"]["name"] == "jargon-safe"
-    assert report["suppressed"] == {"released": ["/"], "base_blocks": ["/"]}
+    assert report["suppressed"] == {"released": ["/"], "base_blocks": ["/"], "before_released": None}
     assert report["leaks_allowed"] == []
     assert report["synthetic"] is True
     assert (report["synthetic_rows"], report["reported_rows"]) == (48 + 18, 48 + 18)

@@ -51,7 +51,7 @@ def test_a_condition_always_happens_unless_it_says_otherwise() -> None:
 @pytest.mark.parametrize(
     ("tables", "message"),
     [
-        ({"reverb": {}}, "augment.reverb: there is no such transform; known are speed, tempo"),
+        ({"reverb": {}}, "augment.reverb: there is no such transform; known are say, speed, tempo"),
         ({"noise": {"snr": 5}}, "augment.noise.snr: there is no such setting"),
         ({"noise": {"p": 1.5}}, "augment.noise.p: .*less than or equal to 1"),
         ({"tempo": {"range": [1.2, 0.9]}}, r"augment.tempo.range: must have the smaller number first"),

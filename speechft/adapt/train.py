@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from speechft import files
-from speechft.adapt import retain, strategies
+from speechft.adapt import masks, retain, strategies
 from speechft.errors import InputError
 from speechft.whisper import tokens
 from speechft.whisper.load import Device, Whisper
@@ -65,6 +65,10 @@ class Recipe:
     encoder_layers: int
     lora_rank: int
     seed: int
+    time_masks: int = 0  # SpecAugment, see `masks.hide`
+    time_mask_s: float = 0.0
+    channel_masks: int = 0
+    channel_mask_share: float = 0.0
 
 
 @dataclass(kw_only=True)
@@ -206,6 +210,7 @@ def train(
             examples = make_examples(whisper.ids, chunk, recipe, step=state.step, pool=pool)
             decoder_inputs, labels = (t.to(device.name) for t in tokens.collate(examples, end=whisper.ids.end))
             features = inputs([item.number for item in chunk]).to(device.name)
+            features = _masked(features, chunk, recipe, step=state.step, from_states=from_states)
             loss = _loss(model, features, decoder_inputs, labels, chunk, recipe, device, from_states, base, anchor)
             if not torch.isfinite(loss):
                 where = ", ".join(str(item.number) for item in chunk[:8])
@@ -256,6 +261,17 @@ def train(
     whisper.model.eval()
     files.write_jsonl(out / "curve.jsonl", state.curve)
     return state
+
+
+def _masked(
+    features: torch.Tensor, chunk: Sequence[Item], recipe: Recipe, *, step: int, from_states: bool
+) -> torch.Tensor:
+    return masks.hide(
+        features, time_axis=1 if from_states else 2, ends_s=[item.segments[-1].end_s for item in chunk],
+        seeds=[f"{recipe.seed}:step:{step}:{item.number}" for item in chunk], time_masks=recipe.time_masks,
+        time_mask_s=recipe.time_mask_s, channel_masks=recipe.channel_masks,
+        channel_mask_share=recipe.channel_mask_share,
+    )  # fmt: skip
 
 
 def _loss(

@@ -124,7 +124,7 @@ def change_gain(samples: np.ndarray, *, gain_db: float) -> tuple[np.ndarray, dic
     Returns:
         float32 samples, shape (samples,), and facts: {"gain_db"}, the gain that was possible.
     """
-    peak = float(np.abs(samples).max()) if len(samples) else 0.0
+    peak = max(float(samples.max()), -float(samples.min())) if len(samples) else 0.0
     gain = 10 ** (gain_db / 20)
     if peak * gain > PEAK_LIMIT:
         gain = PEAK_LIMIT / peak

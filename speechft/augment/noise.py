@@ -124,13 +124,14 @@ def mix(speech: np.ndarray, noise: np.ndarray, *, snr_db: float) -> tuple[np.nda
     noise_db = (NOMINAL_SPEECH_DB if silent else speech_db) - snr_db
     scaled_noise = noise * np.float32(10 ** (noise_db / 20) / noise_rms)
     mixed = speech + scaled_noise
-    peak = float(np.abs(mixed).max())
+    peak = max(float(mixed.max()), -float(mixed.min()))
     if peak > PEAK_LIMIT:
         scale = np.float32(PEAK_LIMIT / peak)
-        mixed, speech, scaled_noise = mixed * scale, speech * scale, scaled_noise * scale
+        mixed, scaled_noise = mixed * scale, scaled_noise * scale
+        speech_db = audio.active_level_db(speech * scale)
     if silent:
         return mixed, -math.inf
-    return mixed, audio.active_level_db(speech) - 20 * math.log10(max(_rms(scaled_noise), TINY))
+    return mixed, speech_db - 20 * math.log10(max(_rms(scaled_noise), TINY))
 
 
 def _rms(samples: np.ndarray) -> float:

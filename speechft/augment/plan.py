@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from speechft import audio
-from speechft.augment import accent, channel, draws, noise, room, sources
+from speechft.augment import accent, channel, draws, noise, room, say, sources, synth
 from speechft.augment import settings as tables_of
 from speechft.augment.settings import DEFAULT, Noise, Transforms
 from speechft.augment.sources import Materials, Recording
@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 NOISE_TRIES = 5  # recordings drawn until one can be decoded and is not silent
 FULL_SCALE = 1.0
 PEAK_LIMIT = 0.99
+LONGEST_S = say.LONGEST_S
+TOO_LONG = f"longer than {LONGEST_S:.0f} s"
 
 Step = dict[str, Any]  # one entry of a row's `transform`: {"name": "noise", "kind": "pink", "snr_db": 12.1, ...}
 
@@ -34,12 +36,32 @@ def check(settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any
             responses that training uses too.
     """
     training = tables_of.check(settings or DEFAULT)
+    _check_voices(training, where="augment", held_out=False)
     for name, tables in conditions.items():
-        shared = sources.shared_sources(training, tables_of.check_condition(tables, name=name))
+        checked = tables_of.check_condition(tables, name=name)
+        shared = sources.shared_sources(training, checked)
         if shared:
             raise InputError(
                 f"conditions.{name}: {shared[0]} is used in training too; a condition needs its own material"
             )
+        _check_voices(checked, where=f"conditions.{name}", held_out=True)
+        if training.say and checked.say:
+            both = training.say.speakers(held_out=False) & checked.say.speakers(held_out=True)
+            if both:
+                raise InputError(
+                    f"conditions.{name}.say: the voice {'+'.join(sorted(both)[0])} speaks in training too; name other "
+                    "variants"
+                )
+
+
+def _check_voices(tables: Transforms, *, where: str, held_out: bool) -> None:
+    if tables.say is None or tables.say.command is not None or tables.say.p == 0:
+        return
+    names, variants = synth.espeak_names()
+    for name, variant in sorted(tables.say.speakers(held_out=held_out)):
+        if name not in names or variant not in variants:
+            wrong = name if name not in names else variant
+            raise InputError(f"{where}.say: eSpeak NG has no voice or variant {wrong!r}")
 
 
 def materials(
@@ -76,10 +98,11 @@ def apply(
     *,
     utterance_id: str,
     view: int,
-    settings: Mapping[str, Any],
+    settings: Mapping[str, Any] | Transforms,
     seed: int,
     materials: Materials,
     speaker: str | None = None,
+    text: str | None = None,
 ) -> tuple[np.ndarray, list[Step]]:
     """Make one view of a row: voice, then room, noise, channel and level.
 
@@ -87,13 +110,16 @@ def apply(
         samples: float32 in [-1, 1] at 16 kHz, shape (samples,).
         utterance_id: the clean row's id.
         view: 0 gives the clean row back; each other number gives another view.
-        settings: {transform: {"p": probability, ...}}, see `settings.Transforms`; {} for `settings.DEFAULT`.
+        settings: {transform: {"p": probability, ...}}, see `settings.Transforms`; {} for `settings.DEFAULT`. Already
+            checked ones save checking again, 0.1 ms.
         seed: the plan's.
         materials: from `materials`, made with the same settings and seed.
         speaker: who speaks in the row, so that babble is somebody else's.
+        text: what was said, needed to say it again.
 
     Returns:
-        float32 samples, finite and within [-1, 1], as many as before unless speed or tempo changed, and the
+        float32 samples, finite and within [-1, 1], as many as before unless it was said again or speed or tempo
+        changed (never to more than 30 s), and the
         steps done, in order, each with its name and numbers.
 
     Raises:
@@ -101,8 +127,9 @@ def apply(
     """
     if view == 0:
         return samples, []
-    row = _Row(id=utterance_id, speaker=speaker, label=f"{seed}:{utterance_id}:{view}", must=False)
-    return _run(samples, row=row, tables=tables_of.check(settings or DEFAULT), materials=materials)
+    row = _Row(id=utterance_id, speaker=speaker, text=text, label=f"{seed}:{utterance_id}:{view}", must=False)
+    tables = settings if isinstance(settings, Transforms) else tables_of.check(settings or DEFAULT)
+    return _run(samples, row=row, tables=tables, materials=materials)
 
 
 def condition(
@@ -114,6 +141,7 @@ def condition(
     seed: int,
     materials: Materials,
     speaker: str | None = None,
+    text: str | None = None,
 ) -> tuple[np.ndarray, list[Step]]:
     """Make the fixed test copy of a row under a named condition.
 
@@ -123,7 +151,8 @@ def condition(
     Raises:
         InputError: the settings are wrong or the materials lack what they need.
     """
-    row = _Row(id=utterance_id, speaker=speaker, label=f"{seed}:{utterance_id}:condition:{name}", must=True)
+    label = f"{seed}:{utterance_id}:condition:{name}"
+    row = _Row(id=utterance_id, speaker=speaker, text=text, label=label, must=True)
     return _run(samples, row=row, tables=tables_of.check_condition(settings, name=name), materials=materials)
 
 
@@ -133,6 +162,7 @@ class _Row:
 
     id: str
     speaker: str | None
+    text: str | None
     label: str
     must: bool
 
@@ -143,11 +173,15 @@ def _run(samples: np.ndarray, *, row: _Row, tables: Transforms, materials: Mater
     drawn: dict[str, np.random.Generator] = {}
     for name in Transforms.model_fields:
         table = getattr(tables, name)
+        if table is None:
+            continue
         # A generator for each transform: changing one transform's settings leaves the others' numbers alone.
         rng = draws.generator(f"{row.label}:{name}")
-        if table is not None and rng.random() < table.p:
+        if rng.random() < table.p:
             drawn[name] = rng
-    samples, steps = _voice(samples, drawn, tables)
+    samples, steps = _say(samples, drawn, tables, row)
+    samples, more = _voice(samples, drawn, tables)
+    steps += more
     if "room" in drawn:
         samples, step = _room(samples, drawn["room"], materials)
         steps.append(step)
@@ -157,11 +191,35 @@ def _run(samples: np.ndarray, *, row: _Row, tables: Transforms, materials: Mater
         steps.append(step)
     samples, more = _channel(samples, drawn, tables)
     steps += more
-    peak = float(np.abs(samples).max()) if len(samples) else 0.0
+    peak = max(float(samples.max()), -float(samples.min())) if len(samples) else 0.0
     if peak > FULL_SCALE:
         samples = samples * np.float32(PEAK_LIMIT / peak)
         steps.append({"name": "limit", "gain_db": round(20 * math.log10(PEAK_LIMIT / peak), 4)})
     return np.ascontiguousarray(samples, dtype=np.float32), steps
+
+
+def _say(
+    samples: np.ndarray, drawn: Mapping[str, np.random.Generator], tables: Transforms, row: _Row
+) -> tuple[np.ndarray, list[Step]]:
+    """The text by another voice, as loud as the recording; what cannot be said is recorded and left as it is."""
+    if "say" not in drawn or tables.say is None:
+        return samples, []
+    level_db = audio.active_level_db(samples)
+    try:
+        said, facts = say.say(
+            row.text or "", tables.say, drawn["say"], held_out=row.must,
+            level_db=level_db if level_db > noise.SILENCE_DB else say.LEVEL_DB,
+        )  # fmt: skip
+    except InputError as error:
+        if row.must:
+            raise InputError(f"{row.id}: cannot be said again: {error}") from error
+        return samples, [{"name": "say", "skipped": str(error)}]
+    return said, [{"name": "say", **facts}]
+
+
+def _too_long(samples: np.ndarray, ratio: float) -> bool:
+    """Whether a clip that fits a window would no longer when spoken at a slower pace."""
+    return ratio < 1 and len(samples) / ratio > LONGEST_S * audio.SAMPLE_RATE
 
 
 def _voice(
@@ -170,12 +228,19 @@ def _voice(
     steps: list[Step] = []
     if "speed" in drawn and tables.speed:
         speed = draws.log_uniform(tables.speed.range, drawn["speed"])
-        samples = accent.shift_speed(samples, speed=speed)
-        steps.append({"name": "speed", "speed": speed})
+        if _too_long(samples, speed):
+            steps.append({"name": "speed", "speed": speed, "skipped": TOO_LONG})
+        else:
+            samples = accent.shift_speed(samples, speed=speed)
+            steps.append({"name": "speed", "speed": speed})
     tempo, numbers = 1.0, {}
     if "tempo" in drawn and tables.tempo:
         tempo = draws.log_uniform(tables.tempo.range, drawn["tempo"])
-        steps.append({"name": "tempo", "tempo": tempo})
+        if _too_long(samples, tempo):
+            steps.append({"name": "tempo", "tempo": tempo, "skipped": TOO_LONG})
+            tempo = 1.0
+        else:
+            steps.append({"name": "tempo", "tempo": tempo})
     if "pitch" in drawn and tables.pitch:
         numbers["pitch_semitones"] = draws.uniform(tables.pitch.semitones, drawn["pitch"])
         steps.append({"name": "pitch", "semitones": numbers["pitch_semitones"]})

@@ -6,11 +6,15 @@ from typing import Annotated, Any, Literal
 
 import pydantic
 
+from speechft.augment import phonemes
 from speechft.errors import InputError
 
 Share = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
 Codec = Literal["opus", "mp3", "vorbis"]
 NoiseKind = Literal["white", "pink", "brown", "hum", "babble", "recorded"]
+# eSpeak NG's timbres, men and women in both.
+TRAINING_VARIANTS = tuple("m1 m2 m3 m5 f1 f2 f4 Alex Alicia Annie Denis Lee Marco belinda linda max paul steph".split())
+HELD_OUT_VARIANTS = tuple("m4 m7 f3 f5 Andy Michael anika shelby".split())
 
 
 def _pair(value: Any) -> Any:
@@ -48,6 +52,62 @@ class _Transform(pydantic.BaseModel):
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
     p: Share = 1.0
+
+
+class Voices(pydantic.BaseModel):
+    """Who says a text again.
+
+    `accents` are eSpeak NG's English voices; `foreign` its others, which say English in their own sounds;
+    `foreign_share` says how often. `variants` are timbres; where none are named, fixed conditions use others than
+    training. `substitute` is the share of phonemes replaced at random. `command` is any program that speaks instead:
+    it holds {wav} (the file to write), and {text} or reads the text.
+    """
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    accents: Annotated[tuple[str, ...], pydantic.BeforeValidator(_listed), pydantic.Field(min_length=1)] = (
+        "en-us", "en", "en-gb-x-rp", "en-gb-scotland", "en-us-nyc", "en-gb-x-gbcwmd", "en-gb-x-gbclan", "en-029",
+    )  # fmt: skip
+    foreign: Annotated[tuple[str, ...], pydantic.BeforeValidator(_listed)] = tuple(phonemes.LANGUAGES)
+    foreign_share: Share = 0.4
+    variants: Annotated[tuple[str, ...], pydantic.BeforeValidator(_listed)] = ()
+    substitute: Annotated[Range, _between(0.0, 0.5)] = (0.0, 0.1)
+    rate: Annotated[Range, _between(0.5, 2.0)] = (0.8, 1.2)
+    pitch: Annotated[Range, _between(0, 99)] = (35, 65)
+    pitch_range: Annotated[Range, _between(0, 99)] = (35, 65)
+    command: str | None = None
+    timeout_s: Annotated[float, pydantic.Field(gt=0, le=3600)] = 60.0
+
+    @pydantic.field_validator("foreign")
+    @classmethod
+    def _known(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in phonemes.LANGUAGES]
+        if unknown:
+            raise ValueError(f"knows the sounds of {', '.join(phonemes.LANGUAGES)}, not of {', '.join(unknown)}")
+        return value
+
+    @pydantic.field_validator("command")
+    @classmethod
+    def _writes(cls, value: str | None) -> str | None:
+        if value is not None and "{wav}" not in value:
+            raise ValueError("must hold {wav}, the file the command is to write")
+        return value
+
+    def timbres(self, *, held_out: bool) -> tuple[str, ...]:
+        """The variants named, or those of training or of fixed conditions."""
+        return self.variants or (HELD_OUT_VARIANTS if held_out else TRAINING_VARIANTS)
+
+    def speakers(self, *, held_out: bool) -> set[tuple[str, str]]:
+        """Every voice that may speak: (eSpeak voice, timbre), or (command, "")."""
+        if self.command is not None:
+            return {(self.command, "")}
+        names = (*(self.accents if self.foreign_share < 1 else ()), *(self.foreign if self.foreign_share > 0 else ()))
+        return {(name, variant) for name in names for variant in self.timbres(held_out=held_out)}
+
+
+class Say(_Transform, Voices):
+    """The text said again by a synthetic voice instead of the recording; synthetic to real is p to 1 - p."""
+
+    p: Share = 0.3
 
 
 class Speed(_Transform):
@@ -171,6 +231,7 @@ class Transforms(pydantic.BaseModel):
     """The tables a plan may hold, in the order they are applied: voice, room, noise, channel, level."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    say: Say | None = None
     speed: Speed | None = None
     tempo: Tempo | None = None
     pitch: Pitch | None = None
@@ -204,6 +265,18 @@ def check(tables: Mapping[str, Any], *, where: str = "augment") -> Transforms:
         raise InputError("; ".join(faults)) from error
 
 
+def check_voices(table: Mapping[str, Any]) -> Voices:
+    """The settings of `[synth.voices]`, whole.
+
+    Raises:
+        InputError: unknown settings, or values out of bounds; all are named.
+    """
+    try:
+        return Voices.model_validate(dict(table))
+    except pydantic.ValidationError as error:
+        raise InputError("; ".join(_fault(fault, "synth.voices") for fault in error.errors())) from error
+
+
 def check_condition(tables: Mapping[str, Any], *, name: str) -> Transforms:
     """As `check`, for a fixed test condition: every transform named happens unless its `p` says otherwise.
 
@@ -220,7 +293,7 @@ def _fault(fault: Any, where: str) -> str:
     place = ".".join([where, *map(str, fault["loc"])])
     if fault["type"] == "extra_forbidden":
         known = Transforms.model_fields
-        if len(fault["loc"]) == 1:
+        if len(fault["loc"]) == 1 and where != "synth.voices":
             return f"{place}: there is no such transform; known are {', '.join(known)}"
         return f"{place}: there is no such setting"
     return f"{place}: {fault['msg'].removeprefix('Value error, ')} (got {fault['input']!r})"

@@ -24,6 +24,7 @@ MUSAN_FOLDERS = {
     "speech",
 }  # the corpus's top level; its speech serves as babble, not as noise
 LONGEST_TALK_S = 30.0  # babble takes no more of one utterance: a row may be a whole lecture
+LONGEST_KEPT_S = 60.0  # noise recordings up to this are kept whole
 CACHE_BYTES = 64 * 2**20  # of decoded talkers in each process, 17 minutes
 TRAINING_ROOMS = 200
 CONDITION_ROOMS = 40
@@ -93,6 +94,7 @@ def materials(rows: Iterable[Utterance], *, settings: Transforms, seed: int, ban
     if noise is None or noise.p == 0:
         return Materials(rooms=rooms)
     recordings, voices, rejects = _find_all(noise.source)
+    recordings.sort(key=lambda recording: recording.id)
     for source in noise.babble_from:
         others, speech, more = find(source)
         voices += speech or others
@@ -101,8 +103,10 @@ def materials(rows: Iterable[Utterance], *, settings: Transforms, seed: int, ban
         raise InputError(f"noise from {', '.join(map(str, noise.source))}: holds no sound file that can be used")
     talkers: dict[str, list[Recording]] = {}
     if "babble" in noise.wanted_kinds:
-        for talk in voices or _talk(rows, held_out=held_out):
+        # Sorted, so that the order of the manifest's rows changes nothing that is drawn.
+        for talk in sorted(voices or _talk(rows, held_out=held_out), key=lambda talk: (talk.speaker or "", talk.id)):
             talkers.setdefault(talk.speaker or str(talk.path), []).append(talk)
+        talkers = dict(sorted(talkers.items()))
         _check_babble(noise, talkers, named=bool(voices))
     if rejects:
         named = "; ".join(reject.detail for reject in rejects[:NAMED_REJECTS])
@@ -223,8 +227,8 @@ _talk_cache: OrderedDict[Recording, np.ndarray] = OrderedDict()
 _talk_cache_bytes = 0
 
 
-def read_talk(recording: Recording) -> np.ndarray:
-    """An utterance for babble, at most 30 s, shape (samples,); recently used ones are kept, within 64 MB.
+def read_talk(recording: Recording, *, longest_s: float = LONGEST_TALK_S) -> np.ndarray:
+    """The start of a recording, at most 30 s, shape (samples,); recently used ones are kept, within 64 MB.
 
     Raises:
         audio.AudioError: it cannot be decoded.
@@ -233,7 +237,7 @@ def read_talk(recording: Recording) -> np.ndarray:
     if recording in _talk_cache:
         _talk_cache.move_to_end(recording)
         return _talk_cache[recording]
-    length_s = None if recording.duration_s is None else min(recording.duration_s, LONGEST_TALK_S)
+    length_s = None if recording.duration_s is None else min(recording.duration_s, longest_s)
     samples = audio.read(recording.path, offset_s=recording.offset_s, duration_s=length_s)
     _talk_cache[recording] = samples
     _talk_cache_bytes += samples.nbytes
@@ -243,7 +247,9 @@ def read_talk(recording: Recording) -> np.ndarray:
 
 
 def read_stretch(recording: Recording, samples_count: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
-    """Up to `samples_count` samples of a recording from a random place, reading no more than that.
+    """Up to `samples_count` samples of a recording from a random place.
+
+    Short recordings are read whole and kept for the next rows; of long ones no more is read than is used.
 
     Returns:
         Samples, shape (samples,), and the second they start at.
@@ -255,5 +261,9 @@ def read_stretch(recording: Recording, samples_count: int, rng: np.random.Genera
     length_s = samples_count / audio.SAMPLE_RATE
     slack_s = max(0.0, recording.duration_s - length_s)
     start_s = round(recording.offset_s + slack_s * float(rng.random()), 3)
-    stretch = audio.read(recording.path, offset_s=start_s, duration_s=min(length_s, recording.duration_s))
+    if recording.duration_s <= LONGEST_KEPT_S:
+        start = round((start_s - recording.offset_s) * audio.SAMPLE_RATE)
+        stretch = read_talk(recording, longest_s=LONGEST_KEPT_S)[start:]
+    else:
+        stretch = audio.read(recording.path, offset_s=start_s, duration_s=min(length_s, recording.duration_s))
     return stretch[:samples_count], start_s

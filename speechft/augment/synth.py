@@ -5,9 +5,11 @@ Synthetic speech is not human speech. Rows made with it carry `synthetic: true`,
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import functools
 import io
+import shlex
 import shutil
 import subprocess
 import tempfile
@@ -22,8 +24,12 @@ from speechft.errors import InputError
 
 ESPEAK_SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS of speak_lib.h: synthesis runs in the calling thread
 ESPEAK_UTF8 = 1  # espeakCHARS_UTF8
+ESPEAK_PHONEMES = 0x100  # espeakPHONEMES: what stands in [[ ]] is phoneme names
+ESPEAK_SEED = 1  # of its breath noise
 ESPEAK_RATE, ESPEAK_PITCH, ESPEAK_RANGE, ESPEAK_WORDGAP = 1, 3, 4, 7  # espeak_PARAMETER
 COMMAND_TIMEOUT_S = 60.0
+MARKS = "',%=|:;-!"  # of stress, length and pauses
+MISSING_ESPEAK = "speaking text needs eSpeak NG, which is not installed: pip install 'speechft[voices]'"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,19 +58,18 @@ class Voice:
     @property
     def speaker(self) -> str:
         """The speaker label of rows spoken by this voice: the timbre, whatever the rate and pitch."""
-        return "-".join(part for part in (self.engine, self.name, self.variant) if part)
+        name = Path(self.name.split()[0]).name if self.engine == "command" and self.name.split() else self.name
+        return "-".join(part for part in (self.engine, name, self.variant) if part)
 
 
 class _Espeak:
-    """The eSpeak NG library. It keeps global state, so one instance serves a process (see `_espeak`)."""
+    """The eSpeak NG library, which keeps global state: one instance at a time in a process (see `_espeak`)."""
 
     def __init__(self) -> None:
         try:
             import espeakng_loader
         except ImportError as error:
-            raise InputError(
-                "speaking text needs eSpeak NG, which is not installed: pip install 'speechft[voices]'"
-            ) from error
+            raise InputError(MISSING_ESPEAK) from error
         self._library = ctypes.CDLL(espeakng_loader.get_library_path())
         data = str(Path(espeakng_loader.get_data_path()).parent).encode()
         rate = self._library.espeak_Initialize(ESPEAK_SYNCHRONOUS, 0, data, 0)
@@ -84,7 +89,14 @@ class _Espeak:
         self._callback = callback_type(keep)  # a reference: ctypes would let it be collected
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(ESPEAK_SEED))
         self._voice = ""
+
+    def close(self) -> None:
+        """Unload the library, so that loading it again starts from nothing."""
+        self._library.espeak_Terminate()
+        unload = getattr(_ctypes, "dlclose", None) or _ctypes.FreeLibrary  # type: ignore[attr-defined]
+        unload(self._library._handle)
 
     def set_voice(self, name: str) -> None:
         if name != self._voice:
@@ -101,7 +113,7 @@ class _Espeak:
         set_parameter(ESPEAK_WORDGAP, voice.word_gap, 0)
         self._chunks.clear()
         data = text.encode()
-        self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, ESPEAK_UTF8, None, None)
+        self._library.espeak_Synth(data, len(data) + 1, 0, 1, 0, ESPEAK_UTF8 | ESPEAK_PHONEMES, None, None)
         self._library.espeak_Synchronize()
         return np.frombuffer(b"".join(self._chunks), dtype=np.int16).astype(np.float32) / 32768.0
 
@@ -115,13 +127,45 @@ class _Espeak:
         return " ".join(part.decode() for part in parts if part)
 
 
+_loaded: list[_Espeak] = []  # the one instance, if any
+
+
+def _espeak(*, fresh: bool = False) -> _Espeak:
+    """The library; `fresh` loads it anew (3 ms).
+
+    What eSpeak says depends on what it said before: its flutter and breath noise go on from there, even after it is
+    ended and started again. Only a library that was unloaded says a text the same way every time.
+    """
+    if _loaded and fresh:
+        _loaded.pop().close()
+    if not _loaded:
+        _loaded.append(_Espeak())
+    return _loaded[0]
+
+
 @functools.cache
-def _espeak() -> _Espeak:
-    return _Espeak()
+def espeak_names() -> tuple[frozenset[str], frozenset[str]]:
+    """The voices (languages such as "en-gb-scotland") and the variants ("f3") that eSpeak NG has here.
+
+    Raises:
+        InputError: eSpeak NG is not installed.
+    """
+    try:
+        import espeakng_loader
+    except ImportError as error:
+        raise InputError(MISSING_ESPEAK) from error
+    data = Path(espeakng_loader.get_data_path())
+    languages = {path.name.lower() for path in (data / "lang").rglob("*") if path.is_file()}
+    return frozenset(languages), frozenset(path.name for path in (data / "voices").rglob("*"))
 
 
-def speak(text: str, voice: Voice) -> np.ndarray:
-    """Speak a text.
+def speak(text: str, voice: Voice, *, timeout_s: float = COMMAND_TIMEOUT_S) -> np.ndarray:
+    """Speak a text; the same text and voice give the same samples, whatever was spoken before.
+
+    Args:
+        text: words; for eSpeak also phoneme names between brackets, as `phonemes.written` makes them.
+        voice: who speaks.
+        timeout_s: after which a command is given up.
 
     Returns:
         float32 samples at 16 kHz, shape (samples,).
@@ -130,11 +174,12 @@ def speak(text: str, voice: Voice) -> np.ndarray:
         InputError: the engine is missing, failed, timed out, or made no sound.
     """
     if voice.engine == "espeak":
-        samples, sample_rate = _espeak().speak(text, voice), _espeak().sample_rate
+        espeak = _espeak(fresh=True)
+        samples, sample_rate = espeak.speak(text, voice), espeak.sample_rate
     elif voice.engine == "flite":
-        samples, sample_rate = _flite(text, voice)
+        samples, sample_rate = _flite(text, voice, timeout_s)
     elif voice.engine == "command":
-        samples, sample_rate = _command(text, voice)
+        samples, sample_rate = _command(text, voice, timeout_s)
     else:
         raise InputError(f"unknown speech engine {voice.engine!r}: use espeak, flite or command")
     if samples.size == 0:
@@ -142,12 +187,16 @@ def speak(text: str, voice: Voice) -> np.ndarray:
     return _at_16_khz(samples, sample_rate)
 
 
-def phonemes(text: str, *, language: str = "en-us") -> list[list[str]]:
-    """eSpeak's phoneme names for each word of a text, stress marks removed: [["h", "@", "l", "oU"], ...]."""
+def phonemes(text: str, *, language: str = "en-us", stress: bool = False) -> list[list[str]]:
+    """eSpeak's phoneme names for each word of a text.
+
+    Returns:
+        [["h", "@", "l", "oU"], ...]; with `stress` whole names with their marks: "'oU", "i:" (not "i").
+    """
     words = []
     for word in _espeak().phonemes(text, language).split():
-        names = [name.strip("',%=|:;-!") or name for name in word.split("_")]
-        words.append([name for name in names if name.strip("',%=|:;-!")])
+        names = [name for name in word.split("_") if name.strip(MARKS)]
+        words.append([name.strip("|;!") if stress else name.strip(MARKS) for name in names])
     return [word for word in words if word]
 
 
@@ -160,33 +209,35 @@ def _at_16_khz(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     return torchaudio.functional.resample(torch.from_numpy(samples.copy()), sample_rate, SAMPLE_RATE).numpy()
 
 
-def _flite(text: str, voice: Voice) -> tuple[np.ndarray, int]:
+def _flite(text: str, voice: Voice, timeout_s: float) -> tuple[np.ndarray, int]:
     if shutil.which("flite") is None:
         raise InputError("the voice needs flite, which is not installed: use an eSpeak NG voice, or install flite")
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
         stretch = f"duration_stretch={1.0 / voice.rate:.3f}"
-        _run(["flite", "-voice", voice.name, "--setf", stretch, "-t", text, "-o", str(wav)], text=None)
+        _run(
+            ["flite", "-voice", voice.name, "--setf", stretch, "-t", text, "-o", str(wav)],
+            text=None,
+            timeout_s=timeout_s,
+        )
         return _read_wav(wav)
 
 
-def _command(text: str, voice: Voice) -> tuple[np.ndarray, int]:
+def _command(text: str, voice: Voice, timeout_s: float) -> tuple[np.ndarray, int]:
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
-        words = [word.replace("{text}", text).replace("{wav}", str(wav)) for word in voice.name.split()]
-        _run(words, text=None if "{text}" in voice.name else text)
+        words = [word.replace("{text}", text).replace("{wav}", str(wav)) for word in shlex.split(voice.name)]
+        _run(words, text=None if "{text}" in voice.name else text, timeout_s=timeout_s)
         return _read_wav(wav)
 
 
-def _run(command: list[str], *, text: str | None) -> None:
+def _run(command: list[str], *, text: str | None, timeout_s: float) -> None:
     try:
-        done = subprocess.run(
-            command, input=text, text=True, capture_output=True, timeout=COMMAND_TIMEOUT_S, check=False
-        )
+        done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=timeout_s, check=False)
     except FileNotFoundError as error:
         raise InputError(f"the speech command {command[0]!r} was not found: check its name and PATH") from error
     except subprocess.TimeoutExpired as error:
-        raise InputError(f"the speech command {command[0]!r} took over {COMMAND_TIMEOUT_S:.0f} s") from error
+        raise InputError(f"the speech command {command[0]!r} took over {timeout_s:g} s") from error
     if done.returncode != 0:
         reason = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
         raise InputError(f"the speech command {command[0]!r} failed with status {done.returncode}: {reason[0]}")
@@ -195,5 +246,8 @@ def _run(command: list[str], *, text: str | None) -> None:
 def _read_wav(path: Path) -> tuple[np.ndarray, int]:
     if not path.is_file():
         raise InputError(f"the speech command wrote no file {path.name}: it must write a WAV to {{wav}}")
-    samples, sample_rate = soundfile.read(io.BytesIO(path.read_bytes()), dtype="float32")
+    try:
+        samples, sample_rate = soundfile.read(io.BytesIO(path.read_bytes()), dtype="float32")
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"what the speech command wrote is not a WAV ({error.error_string})") from error
     return (samples.mean(axis=1) if samples.ndim > 1 else samples), sample_rate

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import multiprocessing
-import os
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speechft import audio, files
-from speechft.augment import plan
+from speechft import audio, files, workers
+from speechft.augment import balance, plan
 from speechft.augment.plan import Materials
-from speechft.manifest import Utterance
+from speechft.errors import InputError
+from speechft.manifest import Reject, Utterance
 
 Tell = Callable[[int, int], None]
 
@@ -36,71 +36,146 @@ class _Job:
     path: Path
 
 
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """Rows with their sound written, and the noise files and babble rows that could not be used."""
+
+    rows: list[Utterance]
+    rejects: list[Reject] = dataclasses.field(default_factory=list)
+
+
 def make_views(
     rows: Sequence[Utterance], *, count: int, settings: Mapping[str, Any], seed: int, out: Path, bank: Path,
-    progress: Tell = lambda done, total: None,
-) -> list[Utterance]:  # fmt: skip
-    """The clean rows (view 0), then `count` augmented views of each.
+    balance_by: str | None = None, processes: int | None = None, progress: Tell = lambda done, total: None,
+) -> Made:  # fmt: skip
+    """The clean rows (view 0), then `count` augmented views of each, and more of rarer groups if balanced.
 
     Babble is mixed from the training rows themselves, never of the same speaker.
+
+    Args:
+        rows: training rows.
+        count: views of each row.
+        settings: {transform: {"p": probability, ...}}.
+        seed: of every draw.
+        out: folder of the views' sound.
+        bank: where simulated rooms are kept.
+        balance_by: a label such as "accent": its rarer values get more views, see `balance.more_views`.
+        processes: worker processes; all cores, at most 8, unless said.
+        progress: told how many of how many files are done.
+
+    Raises:
+        InputError: the settings are wrong, a source is missing, or no row has the label.
     """
-    jobs = [
-        _Job(
-            row=row,
-            view=view,
-            condition=None,
-            settings=settings,
-            seed=seed,
-            path=out / f"view-{view}" / _file_name(row.id),
-        )
-        for view in range(1, count + 1)
-        for row in rows
-    ]
-    made = _run(jobs, materials=plan.materials(rows, settings=settings, seed=seed, bank=bank), progress=progress)
-    return [*rows, *made]
+    wanted = [(row, view) for view in range(1, count + 1) for row in rows]
+    if balance_by is not None:
+        wanted += balance.more_views(rows, by=balance_by, count=count, seed=seed)
+    jobs = [_view_job(row, view, settings=settings, seed=seed, out=out) for row, view in wanted]
+    if not jobs:
+        return Made(rows=list(rows))
+    materials = plan.materials(rows, settings=settings, seed=seed, bank=bank)
+    made = _run(jobs, materials=materials, processes=processes, progress=progress)
+    return Made(rows=[*rows, *made], rejects=list(materials.rejects))
 
 
 def make_conditions(
     rows: Sequence[Utterance], *, conditions: Mapping[str, Mapping[str, Any]], seed: int, out: Path, bank: Path,
-    progress: Tell = lambda done, total: None,
-) -> list[Utterance]:  # fmt: skip
+    processes: int | None = None, progress: Tell = lambda done, total: None,
+) -> Made:  # fmt: skip
     """A copy of each clean test row under each named condition, ids `row#condition`.
 
     Materials come only from what the condition names, so training noise is never used.
+
+    Raises:
+        InputError: the settings are wrong, or a condition lacks what it needs.
     """
     clean = [row for row in rows if row.condition in (None, "clean")]
-    made: list[Utterance] = []
+    made, rejects = list[Utterance](), list[Reject]()
     for name, settings in conditions.items():
-        jobs = [
-            _Job(
-                row=row,
-                view=0,
-                condition=name,
-                settings=settings,
-                seed=seed,
-                path=out / name / _file_name(row.id),
-            )
-            for row in clean
-        ]
+        jobs = [_condition_job(row, name, settings=settings, seed=seed, out=out) for row in clean]
         held = plan.materials((), settings=settings, seed=seed, bank=bank, condition=name)
-        made += _run(jobs, materials=held, progress=progress)
-    return made
+        made += _run(jobs, materials=held, processes=processes, progress=progress)
+        rejects += held.rejects
+    return Made(rows=made, rejects=rejects)
 
 
-def _file_name(identity: str) -> str:
+def show(
+    identity: str, *, train: Sequence[Utterance], test: Sequence[Utterance], settings: Mapping[str, Any],
+    conditions: Mapping[str, Mapping[str, Any]], seed: int, out: Path,
+) -> Utterance:  # fmt: skip
+    """Make one view (`row#view2`) or condition (`row#babble5`) again, bit for bit, from nothing that was kept.
+
+    Args:
+        identity: the id of the view's row.
+        train: clean training rows.
+        test: clean test rows.
+        settings: tables of the plan.
+        conditions: tables of the fixed conditions.
+        seed: of the plan.
+        out: folder to write to.
+
+    Raises:
+        InputError: there is no such row, view or condition.
+    """
+    parent, hash_sign, name = identity.rpartition("#")
+    bank = out / "rooms.npz"
+    if not hash_sign:
+        raise InputError(f"--show {identity}: give the id of a view, such as {identity}#view1")
+    if name in conditions:
+        job = _condition_job(_find(parent, test, "test", identity), name, settings=conditions[name], seed=seed, out=out)
+        materials = plan.materials((), settings=conditions[name], seed=seed, bank=bank, condition=name)
+    elif name.startswith("view") and name[4:].isdigit() and int(name[4:]):
+        row = _find(parent, train, "training", identity)
+        job = _view_job(row, int(name[4:]), settings=settings, seed=seed, out=out)
+        materials = plan.materials(train, settings=settings, seed=seed, bank=bank)
+    else:
+        known = ", ".join(f"#{name}" for name in conditions)
+        raise InputError(f"--show {identity}: end it with #view1, #view2, ...{' or ' + known if known else ''}")
+    job.path.with_suffix(".json").unlink(missing_ok=True)
+    _set_materials(materials)
+    return _make(job)
+
+
+def _find(identity: str, rows: Sequence[Utterance], what: str, asked: str) -> Utterance:
+    for row in rows:
+        if row.id == identity:
+            return row
+    raise InputError(f"--show {asked}: no {what} row has the id {identity!r}; see ingest/*.jsonl in the run's folder")
+
+
+def _view_job(row: Utterance, view: int, *, settings: Mapping[str, Any], seed: int, out: Path) -> _Job:
+    path = out / f"view-{view}" / file_name(row.id)
+    return _Job(row=row, view=view, condition=None, settings=settings, seed=seed, path=path)
+
+
+def _condition_job(row: Utterance, name: str, *, settings: Mapping[str, Any], seed: int, out: Path) -> _Job:
+    path = out / name / file_name(row.id)
+    return _Job(row=row, view=0, condition=name, settings=settings, seed=seed, path=path)
+
+
+def augmented_facts(rows: Sequence[Utterance], *, by: str | None) -> dict[str, Any]:
+    """What the stage's record tells of the rows made: which are recordings, what was left out, and shares.
+
+    Returns:
+        {"recorded", "said_again" (rows), "left_out": {reason: rows}, "drawn_shares": {label: {value: share}} of the
+        label balanced by, if any}.
+    """
+    steps = [step for row in rows for step in row.transform or []]
+    left_out = Counter(f"{step['name']}: {step['skipped']}" for step in steps if "skipped" in step)
+    said_again = sum(step["name"] == "say" and "skipped" not in step for step in steps)
+    facts = {"recorded": len(rows) - said_again, "said_again": said_again, "left_out": dict(left_out)}
+    return facts if by is None else {**facts, "drawn_shares": {by: balance.shares(rows, by)}}
+
+
+def file_name(identity: str) -> str:
     """A file name for any id: readable, and unique by its hash."""
     readable = "".join(c if c.isalnum() or c in "-_." else "_" for c in identity)[:60]
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}.flac"
 
 
-def _run(jobs: list[_Job], *, materials: Materials, progress: Tell) -> list[Utterance]:
-    if not jobs:
-        return []
-    processes = max(
-        1, min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1, 8)
-    )
+def _run(jobs: list[_Job], *, materials: Materials, processes: int | None, progress: Tell) -> list[Utterance]:
     made: list[Utterance] = []
-    with multiprocessing.get_context("fork").Pool(processes, initializer=_set_materials, initargs=(materials,)) as pool:
+    count = min(processes or workers.cores(), len(jobs))
+    with workers.pool(count, preload=__name__, initializer=_set_materials, initargs=(materials,)) as pool:
         for row in pool.imap(_make, jobs, chunksize=4):
             made.append(row)
             progress(len(made), len(jobs))
@@ -123,21 +198,26 @@ def _make(job: _Job) -> Utterance:
         assert _materials is not None
         assert row.audio_filepath is not None
         samples = audio.read(row.audio_filepath, offset_s=row.offset, duration_s=row.duration)
+        given: dict[str, Any] = {
+            "utterance_id": row.id, "settings": dict(job.settings), "seed": job.seed, "materials": _materials,
+            "speaker": row.speaker, "text": row.extra.get("spoken") or row.text,
+        }  # fmt: skip
         if job.condition is None:
-            samples, done = plan.apply(
-                samples, utterance_id=row.id, view=job.view, settings=dict(job.settings), seed=job.seed,
-                materials=_materials, speaker=row.speaker,
-            )  # fmt: skip
+            samples, done = plan.apply(samples, view=job.view, **given)
         else:
-            samples, done = plan.condition(
-                samples, name=job.condition, settings=dict(job.settings), utterance_id=row.id, seed=job.seed,
-                materials=_materials, speaker=row.speaker,
-            )  # fmt: skip
+            samples, done = plan.condition(samples, name=job.condition, **given)
         audio.write(job.path, samples)
         files.write_json(sidecar, {"transform": done, "duration": len(samples) / audio.SAMPLE_RATE})
     facts = files.read_json(sidecar)
     suffix = f"view{job.view}" if job.condition is None else job.condition
-    return dataclasses.replace(
+    made = dataclasses.replace(
         row, id=f"{row.id}#{suffix}", audio_filepath=job.path.absolute(), offset=0.0, duration=facts["duration"],
         parent=row.id, view=job.view, transform=facts["transform"], condition=job.condition or row.condition,
     )  # fmt: skip
+    said = next((step for step in facts["transform"] if step["name"] == "say" and "speaker" in step), None)
+    if said is None:
+        return made
+    # Another speaker now, and no person: the row must not pass for a recording of whom it was taken from.
+    return dataclasses.replace(
+        made, speaker=said["speaker"], accent=said["accent"], extra={**row.extra, "synthetic": True}
+    )

@@ -80,7 +80,12 @@ def ingest(
     if rows.get("train") and not roles.get("dev"):
         splits["train"] = {"dev": DEV_SHARE, "train": 1.0 - DEV_SHARE}
     for role, shares in splits.items():
-        division = split.divide(rows.pop(role), shares=shares, seed=seed, split_by=split_by, apart=apart)
+        whole = rows.pop(role)
+        spoken = [row for row in whole if role == "train" and _is_spoken_for_training(row)]
+        recorded = [row for row in whole if role != "train" or not _is_spoken_for_training(row)]
+        division = split.divide(recorded, shares=shares, seed=seed, split_by=split_by, apart=apart)
+        if spoken:
+            rows["train"] = spoken
         for side, held in division.sides.items():
             rows.setdefault(side, []).extend(held)
         rejects.extend(_shared_text(row) for row in division.dropped)
@@ -156,6 +161,11 @@ def _clear(out: Path) -> None:
 
 def _parts(role: str) -> tuple[str, ...]:
     return GENERAL_ROLES if role == "general" else ()
+
+
+def _is_spoken_for_training(row: Row) -> bool:
+    """Whether `synth` made the row: synthetic jargon never becomes what is chosen by or reported on."""
+    return bool(row.utterance.extra.get("synthetic")) and row.utterance.split == "train"
 
 
 def _shared_text(row: Row) -> Reject:

@@ -76,6 +76,7 @@ def collect(run_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         "suppressed": {
             "released": list(finetune.get("suppressed_released") or []),
             "base_blocks": list(records["transcribe"].get("base_suppresses") or []),
+            "before_released": score.get("before_released"),
         },
         "choice": _optional(run_dir / "finetune" / "choice.json") or finetune.get("choice"),
         "curve": _curve(run_dir / "finetune" / "curve.jsonl"),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from speechft.score.slices import CLEAN
-from speechft.score.tables import RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES
+from speechft.score.tables import RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES, TERM_SIZES
 from speechft.score.verdict import percent, points
 
 NONE = "-"
@@ -44,12 +44,6 @@ BUDGET_KEPT = {
     "within_budget": "It was kept.",
     "over_budget": "It was exceeded.",
     "unsure": "The interval does not tell whether it was kept.",
-}
-TERM_SIZES = {
-    "seen_recall": ("seen_said", "times said"),
-    "unseen_recall": ("unseen_said", "times said"),
-    "term_wer": ("term_words", "words"),
-    "other_wer": ("other_words", "words"),
 }
 
 

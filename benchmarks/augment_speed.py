@@ -1,0 +1,328 @@
+"""How fast each transform is, beside `audiomentations` doing the same to the same clips, and what memory views take.
+
+    OMP_NUM_THREADS=1 python benchmarks/augment_speed.py
+
+Writes docs/benchmarks/augment_speed.md. Both sides run in one process and take turns clip by clip, so that other load
+slows both alike; speed is audio over processor time. `pip install -c constraints.txt -e '.[bench]'` gives the other
+side, without which only ours is measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import importlib.util
+import json
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+
+from speechft import audio, files, manifest, provenance
+from speechft.audio import SAMPLE_RATE
+from speechft.augment import noise, plan, room, settings
+from speechft.augment.settings import DEFAULT
+from speechft.augment.sources import Materials, Recording
+from speechft.augment.views import make_views
+from speechft.manifest import Utterance
+
+OUT = Path("docs/benchmarks/augment_speed.md")
+VERSION = "0.43.1"  # of audiomentations
+ROOMS = 50  # in the bank of both sides, which keep them in memory
+TARGET = 100.0  # times real time on a core: noise, room from the bank and telephone band together
+MEMORY_CHAIN: Mapping[str, Any] = {"noise": {"p": 1, "kinds": ["babble", "pink"]}, "gain": {"p": 1}}
+MEMORY_CLIP_S = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Case:
+    """One transform: our settings, and how the other side does the same (None: it does not)."""
+
+    name: str
+    ours: Mapping[str, Any]
+    theirs: Callable[[Any, Path], Any] | None = None
+    note: str = ""
+
+
+def band(a: Any) -> Any:
+    """300 to 3400 Hz: centre and width as it wants them; no delay, 60 dB an octave (12 dB a pass, rounded up)."""
+    centre = (300 + 3400) / 2
+    width = (3400 - 300) / centre
+    return a.BandPassFilter(centre, centre, width, width, min_rolloff=60, max_rolloff=60, zero_phase=True, p=1.0)
+
+
+CASES = [
+    Case(
+        name="gain", ours={"gain": {"db": [-10, 6]}}, theirs=lambda a, _: a.Gain(-10, 6, p=1.0),
+        note="ours keeps from clipping, and draws by row",
+    ),
+    Case(
+        name="clipping", ours={"clip": {}}, theirs=lambda a, _: a.ClippingDistortion(0, 20, p=1.0),
+        note="theirs by percentile",
+    ),
+    Case(
+        name="white noise at an SNR", ours={"noise": {"kinds": "white"}},
+        theirs=lambda a, _: a.AddGaussianSNR(5, 25, p=1.0), note="ours also measures the SNR over active speech",
+    ),
+    Case(
+        name="pink noise at an SNR", ours={"noise": {"kinds": "pink"}},
+        theirs=lambda a, _: a.AddColorNoise(5, 25, min_f_decay=-3.01, max_f_decay=-3.01, p=1.0),
+    ),
+    Case(
+        name="recorded noise at an SNR", ours={"noise": {"kinds": "recorded", "from": "noise"}},
+        theirs=lambda a, folder: a.AddBackgroundNoise(folder / "noise", 5, 25, p=1.0), note="files of a folder",
+    ),
+    Case(
+        name="room from a bank", ours={"room": {}},
+        theirs=lambda a, folder: a.ApplyImpulseResponse(folder / "rooms", p=1.0, lru_cache_size=ROOMS),
+        note="the same responses",
+    ),
+    Case(
+        name="telephone band", ours={"telephone": {"mu_law": False}}, theirs=lambda a, _: band(a),
+        note="300 to 3400 Hz, no delay",
+    ),
+    Case(name="telephone band and mu-law", ours={"telephone": {}}),
+    Case(name="MP3", ours={"codec": {"formats": "mp3", "kbps": [16, 48]}},
+         theirs=lambda a, _: a.Mp3Compression(16, 48, backend="fast-mp3-augment", p=1.0)),
+    Case(name="Opus", ours={"codec": {"formats": "opus", "kbps": [12, 48]}}),
+    Case(name="Vorbis", ours={"codec": {"formats": "vorbis", "kbps": [36, 64]}}),
+    Case(
+        name="tempo", ours={"tempo": {}},
+        theirs=lambda a, _: a.TimeStretch(0.85, 1.2, leave_length_unchanged=False, p=1.0),
+        note="theirs by signalsmith-stretch, in C++",
+    ),
+    Case(
+        name="pitch", ours={"pitch": {}}, theirs=lambda a, _: a.PitchShift(-3, 3, p=1.0),
+        note="ours keeps the formants (WORLD), theirs moves them",
+    ),
+    Case(name="speed", ours={"speed": {}}, theirs=lambda a, _: a.Resample(14545, 17778, p=1.0),
+         note="theirs resamples to another rate, the same work"),
+    Case(name="formants", ours={"formants": {}}),
+    Case(name="contour", ours={"contour": {}}),
+    Case(name="rhythm", ours={"rhythm": {}}),
+    Case(name="babble", ours={"noise": {"kinds": "babble"}}),
+    Case(name="said again", ours={"say": {}}, note="audio of the recording over the time to speak"),
+    Case(
+        name="noise, room, telephone band",
+        ours={"noise": {"kinds": "pink"}, "room": {}, "telephone": {"mu_law": False}},
+        theirs=lambda a, folder: a.Compose([
+            a.ApplyImpulseResponse(folder / "rooms", p=1.0, lru_cache_size=ROOMS),
+            a.AddColorNoise(5, 25, min_f_decay=-3.01, max_f_decay=-3.01, p=1.0), band(a),
+        ]), note=f"together; the aim is {TARGET:.0f}",
+    ),
+    Case(name="default chain", ours=DEFAULT, note="with its probabilities"),
+]  # fmt: skip
+
+
+def collect(folder: Path, clips: list[tuple[Utterance, np.ndarray]]) -> Materials:
+    """Rooms, recorded noise and talkers for both sides, as files where the other side wants files."""
+    bank = room.simulate(count=ROOMS, seed="speed", rt60_s=(0.15, 0.8))
+    for number, response in enumerate(bank.responses):
+        audio.write(folder / "rooms" / f"{number:03d}.wav", response / np.abs(response).max() * 0.99)
+    for number in range(8):
+        samples, _ = noise.generate("brown", 60 * SAMPLE_RATE, np.random.default_rng(number))
+        audio.write(folder / "noise" / f"{number}.wav", 0.05 * samples)
+    recordings = [Recording(path=path, duration_s=60.0, id=path.name) for path in sorted((folder / "noise").iterdir())]
+    talkers: dict[str, list[Recording]] = {}
+    for row, _ in clips:
+        assert row.audio_filepath is not None
+        talkers.setdefault(row.speaker or "", []).append(
+            Recording(path=row.audio_filepath, offset_s=row.offset, duration_s=row.duration, id=row.id)
+        )
+    return Materials(rooms=bank, recordings=recordings, talkers=talkers, talkers_named=True)
+
+
+def measure(
+    case: Case, clips: list[tuple[Utterance, np.ndarray]], materials: Materials, folder: Path, other: Any, repeats: int
+) -> tuple[float, float | None]:
+    """Seconds of audio per second of processor, ours and theirs: the median over repeats of all clips."""
+    whole = case.ours if case.ours is DEFAULT else {name: {"p": 1.0, **table} for name, table in case.ours.items()}
+    tables = settings.check(whole)
+    theirs = case.theirs(other, folder) if case.theirs and other else None
+
+    def do_ours(row: Utterance, samples: np.ndarray, view: int) -> None:
+        plan.apply(
+            samples, utterance_id=row.id, view=view, settings=tables, seed=1, materials=materials,
+            speaker=row.speaker, text=row.text,
+        )  # fmt: skip
+
+    ours_s, theirs_s = [], []
+    for repeat in range(repeats + 1):  # the first warms caches and imports on both sides and is not counted
+        spent = {"ours": 0.0, "theirs": 0.0}
+        for row, samples in clips:
+            started = time.process_time()
+            do_ours(row, samples, repeat + 1)
+            spent["ours"] += time.process_time() - started
+            if theirs is not None:
+                started = time.process_time()
+                theirs(samples, sample_rate=SAMPLE_RATE)
+                spent["theirs"] += time.process_time() - started
+        if repeat:
+            ours_s.append(spent["ours"])
+            theirs_s.append(spent["theirs"])
+    audio_s = sum(len(samples) for _, samples in clips) / SAMPLE_RATE
+    both = (audio_s / statistics.median(ours_s), audio_s / statistics.median(theirs_s) if theirs is not None else None)
+    print(f"{case.name}: {both[0]:,.0f}" + (f", theirs {both[1]:,.0f}" if both[1] else ""), flush=True)
+    return both
+
+
+def peak_memory_mb(rows: list[Utterance], count: int, folder: Path) -> tuple[float, float, float]:
+    """Views of `count` rows made in a process of their own: peak MB of it, of its largest worker, and seconds."""
+    queue: Any = multiprocessing.get_context("spawn").SimpleQueue()
+    process = multiprocessing.get_context("spawn").Process(target=_make_rows, args=(rows, count, folder, queue))
+    process.start()
+    found: tuple[float, float, float] = queue.get()
+    process.join()
+    print(f"{count:,} rows: {found[0]:.0f} MB, worker {found[1]:.0f} MB, {found[2]:.0f} s", flush=True)
+    return found
+
+
+def _make_rows(rows: list[Utterance], count: int, folder: Path, queue: Any) -> None:
+    # So many rows of the few clips at hand, each cut short: memory depends on rows, not on what is said.
+    many = [
+        dataclasses.replace(rows[number % len(rows)], id=f"m{number}", duration=MEMORY_CLIP_S)
+        for number in range(count)
+    ]
+    started = time.monotonic()
+    make_views(many, count=1, settings=MEMORY_CHAIN, seed=1, out=folder, bank=folder / "rooms.npz")
+    # VmHWM, as ru_maxrss still holds what the parent had when it started this process.
+    own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    worker_mb = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+    queue.put((int(own.split()[1]) / 1024, worker_mb, time.monotonic() - started))
+
+
+def cost_of_a_view(clips: list[tuple[Utterance, np.ndarray]], folder: Path) -> tuple[float, float]:
+    """The default chain through `make_views`, with reading and writing: processor seconds and GB an hour of audio."""
+    rows = [row for row, _ in clips]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    made = make_views(rows, count=1, settings=DEFAULT, seed=1, out=folder, bank=folder / "rooms.npz", processes=1)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    spent_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    views = made.rows[len(rows) :]
+    hours = sum(row.duration or 0.0 for row in views) / 3600
+    written = sum(row.audio_filepath.stat().st_size for row in views if row.audio_filepath)
+    return spent_s / hours, written / 1e9 / hours
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="speechft-speed-") as name:
+        yield Path(name)
+
+
+def other_side() -> Any:
+    """audiomentations, or None with a message."""
+    if importlib.util.find_spec("audiomentations") is None:
+        print("audiomentations is not installed: only ours is measured (pip install -e '.[bench]')")
+        return None
+    import audiomentations
+
+    if audiomentations.__version__ != VERSION:
+        print(f"audiomentations {audiomentations.__version__} is installed, the table was made with {VERSION}")
+    return audiomentations
+
+
+def page(
+    results: list[tuple[Case, float, float | None]], memory: Mapping[int, tuple[float, float, float]],
+    cost: tuple[float, float], *, clips: int, minutes: float, other: str | None, command: str,
+) -> str:  # fmt: skip
+    """The tables, in Markdown."""
+    versions = provenance.versions()
+    named = ", ".join(
+        f"{name} {versions[name]}" for name in ("numpy", "scipy", "soundfile", "pyworld") if name in versions
+    )
+    lines = [
+        "# How fast augmentation is",
+        "",
+        f"    {command}",
+        "",
+        f"{clips} clips, {minutes:.1f} minutes of the demo's training speech, in memory; hours of audio per hour of a "
+        f"core (processor time, median of repeats, both sides in one process taking turns). {processor()}, "
+        f"Python {platform.python_version()}, {named}, "
+        f"{'audiomentations ' + other if other else 'audiomentations was not installed'}.",
+        "",
+        "| transform | speechft | audiomentations | ratio | |",
+        "| :-- | --: | --: | --: | :-- |",
+    ]
+    for case, ours, theirs in results:
+        other_speed, ratio = (f"{theirs:,.0f}", f"{ours / theirs:.1f}") if theirs else ("-", "-")
+        lines.append(f"| {case.name} | {ours:,.0f} | {other_speed} | {ratio} | {case.note} |")
+    lines += [
+        "",
+        f"A view by the default chain, with reading and writing: {cost[0]:.0f} s of a core and {cost[1]:.3f} GB for an "
+        "hour of speech.",
+        "",
+        f"## Memory of `augment` (babble, pink noise and gain; clips of {MEMORY_CLIP_S:g} s)",
+        "",
+        "| rows | main process, MB | largest worker, MB | seconds |",
+        "| --: | --: | --: | --: |",
+        *(f"| {n:,} | {found[0]:.0f} | {found[1]:.0f} | {found[2]:.0f} |" for n, found in memory.items()),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def processor() -> str:
+    """The processor's name and the cores this process may use."""
+    info = Path("/proc/cpuinfo")
+    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] \
+        if info.exists() else []  # fmt: skip
+    return f"{names[0] if names else platform.processor() or 'processor unknown'}, {os.cpu_count()} cores"
+
+
+def main() -> int:
+    """Measure, print as it goes, and write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--manifest", type=Path, default=Path("manifests/clinical/train.jsonl"))
+    parser.add_argument("--clips", type=int, default=60)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory-rows", type=int, nargs="*", default=[100, 1000, 10_000])
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    rows = manifest.read(options.manifest)[: options.clips]
+    clips = [
+        (row, audio.read(row.audio_filepath, offset_s=row.offset, duration_s=row.duration))
+        for row in rows
+        if row.audio_filepath
+    ]
+    minutes = sum(len(samples) for _, samples in clips) / SAMPLE_RATE / 60
+    other = other_side()
+    with scratch() as folder:
+        materials = collect(folder, clips)
+        results = [(case, *measure(case, clips, materials, folder, other, options.repeats)) for case in CASES]
+        cost = cost_of_a_view(clips, folder / "views")
+    memory = {}
+    for count in options.memory_rows:
+        with scratch() as folder:
+            memory[count] = peak_memory_mb(rows, count, folder)
+    command = (
+        f"OMP_NUM_THREADS=1 python benchmarks/augment_speed.py --clips {options.clips} --repeats {options.repeats}"
+    )
+    text = page(
+        results, memory, cost, clips=len(clips), minutes=minutes, other=other.__version__ if other else None,
+        command=command,
+    )  # fmt: skip
+    with files.atomic_write(options.out) as file:
+        file.write(text)
+    found = [
+        {"transform": case.name, "ours": round(ours, 1), "theirs": None if theirs is None else round(theirs, 1)}
+        for case, ours, theirs in results
+    ]
+    print(json.dumps(found[-2:]), options.out, sep="\n")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,95 @@
+"""Say it again: a row's text by a synthetic voice, in an English accent, a foreign one, or with sounds replaced."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from speechft import audio
+from speechft.audio import SAMPLE_RATE
+from speechft.augment import draws, phonemes, synth
+from speechft.augment.settings import Voices
+from speechft.errors import InputError
+
+PAUSE_S = (0.05, 0.3)  # silence before and after
+LEVEL_DB = -26.0  # of speech that no recording gives a level to (ITU-T P.56 material)
+PEAK_LIMIT = 0.99
+LONGEST_S = 30.0  # a window
+
+
+def say(
+    text: str, settings: Voices, rng: np.random.Generator, *, held_out: bool, level_db: float = LEVEL_DB
+) -> tuple[np.ndarray, dict[str, Any]]:
+    """Speak a text in a voice drawn from the settings.
+
+    Args:
+        text: what to say.
+        settings: accents, timbres, rates and pitches to draw from, or another command.
+        rng: where the draws come from.
+        held_out: whether to use the timbres that training never does.
+        level_db: of the active speech, re full scale.
+
+    Returns:
+        float32 samples at 16 kHz, shape (samples,), at most 30 s, and facts: `speaker`, `accent` (the first language
+        where it is not English), `rate`, `pitch`, and with replaced sounds `phonemes`, `replaced`, `of`.
+
+    Raises:
+        InputError: nothing can be said (no text, no voice, the command failed or timed out, over 30 s).
+    """
+    if not text.strip():
+        raise InputError("there is no text to say")
+    voice, accent = draw_voice(settings, rng, held_out=held_out)
+    facts: dict[str, Any] = {"speaker": voice.speaker, "accent": accent, "rate": voice.rate}
+    spoken = text
+    if voice.engine == "espeak":
+        facts |= {"pitch": voice.pitch, "pitch_range": voice.pitch_range}
+        rate = draws.uniform(settings.substitute, rng) if settings.substitute[1] > 0 else 0.0
+        spoken = pronounce(text, voice, accent, rate=rate, rng=rng, facts=facts)
+    samples = synth.speak(spoken, voice, timeout_s=settings.timeout_s)
+    pauses = [np.zeros(round(draws.uniform(PAUSE_S, rng) * SAMPLE_RATE), np.float32) for _ in range(2)]
+    samples = np.concatenate([pauses[0], at_level(samples, level_db), pauses[1]])
+    if len(samples) > LONGEST_S * SAMPLE_RATE:
+        raise InputError(f"saying it takes {len(samples) / SAMPLE_RATE:.1f} s, over {LONGEST_S:.0f} s")
+    return samples, facts
+
+
+def draw_voice(settings: Voices, rng: np.random.Generator, *, held_out: bool) -> tuple[synth.Voice, str]:
+    """A voice and its accent; every draw happens, so that one setting leaves the others' draws alone."""
+    foreign = rng.random() < settings.foreign_share and bool(settings.foreign)
+    names = settings.foreign if foreign else settings.accents
+    variants = settings.timbres(held_out=held_out)
+    name, variant = names[int(rng.integers(len(names)))], variants[int(rng.integers(len(variants)))]
+    rate = draws.uniform(settings.rate, rng)
+    pitch, pitch_range = (round(draws.uniform(bounds, rng)) for bounds in (settings.pitch, settings.pitch_range))
+    if settings.command:
+        return synth.Voice(engine="command", name=settings.command, rate=rate), "command"
+    return synth.Voice(name=name, variant=variant, rate=rate, pitch=pitch, pitch_range=pitch_range), name
+
+
+def pronounce(
+    text: str, voice: synth.Voice, accent: str, *, rate: float, rng: np.random.Generator, facts: dict[str, Any]
+) -> str:
+    """The text, or its phonemes where the voice's language is not English or sounds are replaced."""
+    foreign = accent in phonemes.LANGUAGES
+    if not foreign and rate == 0:
+        return text
+    words = synth.phonemes(text, language="en-us" if foreign else voice.name, stress=True)
+    if rate:
+        words, replaced = phonemes.substitute(words, rate=rate, rng=rng)
+        facts |= {"substitute": rate, "replaced": replaced, "of": sum(map(len, words))}
+    if foreign:
+        words = phonemes.in_language(words, accent)
+    facts["phonemes"] = " ".join("_".join(word) for word in words)
+    return phonemes.written(words)
+
+
+def at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
+    """Samples whose active speech has a level, lower where the peak would pass 0.99; shape (samples,)."""
+    now_db = audio.active_level_db(samples)
+    if not math.isfinite(now_db):
+        return samples
+    gain = 10 ** ((level_db - now_db) / 20)
+    peak = float(np.abs(samples).max())
+    return samples * np.float32(min(gain, PEAK_LIMIT / peak))

@@ -1,0 +1,189 @@
+"""Views and conditions as files: the same for any workers, order or resume, from training material only."""
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from speechft import audio, manifest
+from speechft.augment import balance, views
+from speechft.errors import InputError
+from speechft.manifest import Utterance
+
+RATE = audio.SAMPLE_RATE
+SETTINGS: dict[str, Any] = {
+    "tempo": {"p": 0.5}, "formants": {"p": 0.3}, "room": {"p": 0.5, "count": 3},
+    "noise": {"p": 1, "kinds": ["babble", "pink"], "snr_db": [0, 20]}, "codec": {"p": 0.5, "formats": "opus"},
+    "telephone": {"p": 0.3}, "gain": {"p": 0.5},
+}  # fmt: skip
+
+
+def write(path: Path, *, hz: float, duration_s: float = 0.4, rate: int = RATE, channels: int = 1) -> Path:
+    time_s = np.arange(round(duration_s * rate)) / rate
+    tone = 0.3 * np.sin(2 * np.pi * hz * time_s)[:, None] * np.ones(channels)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, tone, rate)
+    return path
+
+
+def some_rows(folder: Path) -> list[Utterance]:
+    return [
+        Utterance(
+            id=f"r{i}", audio_filepath=write(folder / f"r{i}.wav", hz=300 + 100 * i), text="five milligrams",
+            speaker=f"s{i % 3}", accent="a" if i < 4 else "b", duration=0.4,
+        )
+        for i in range(6)
+    ]  # fmt: skip
+
+
+def make(rows: list[Utterance], out: Path, **more: Any) -> list[Utterance]:
+    given = {"count": 2, "settings": SETTINGS, "seed": 1, "out": out / "views", "bank": out / "rooms.npz"}
+    return views.make_views(rows, **{**given, **more}).rows
+
+
+def told(rows: list[Utterance]) -> dict[str, tuple[str, str]]:
+    """What a view is: hash of its samples, and its steps."""
+    return {
+        row.id: (hashlib.sha256(audio.read(row.audio_filepath or "").tobytes()).hexdigest(), json.dumps(row.transform))
+        for row in rows
+    }
+
+
+def test_workers_order_and_resume_change_nothing(tmp_path: Path) -> None:
+    rows = some_rows(tmp_path / "in")
+    one = make(rows, tmp_path / "one", processes=1)
+    assert [row.view for row in one] == [0] * 6 + [1] * 6 + [2] * 6
+    assert told(make(list(reversed(rows)), tmp_path / "three", processes=3)) == told(one)
+    for row in one[8:13]:  # as if killed: some files without their records, some gone
+        assert row.audio_filepath is not None
+        row.audio_filepath.with_suffix(".json").unlink()
+    one[8].audio_filepath.unlink()  # type: ignore[union-attr]
+    assert told(make(rows, tmp_path / "one", processes=2)) == told(one)
+
+
+def test_a_view_keeps_its_rows_facts_and_says_what_was_done(tmp_path: Path) -> None:
+    rows = some_rows(tmp_path)
+    made = make(rows, tmp_path / "out")[6]
+    assert (made.id, made.parent, made.view, made.text) == ("r0#view1", "r0", 1, "five milligrams")
+    assert (made.speaker, made.accent, made.offset) == ("s0", "a", 0.0)
+    assert made.audio_filepath is not None
+    assert made.duration == soundfile.info(made.audio_filepath).duration
+    manifest.write(tmp_path / "rows.jsonl", [made])
+    assert manifest.read(tmp_path / "rows.jsonl")[0].transform == made.transform
+
+
+@pytest.mark.parametrize("rate", [8000, 44100])
+def test_stereo_and_other_rates_become_16_khz_mono_of_the_same_length(tmp_path: Path, rate: int) -> None:
+    path = write(tmp_path / "in.wav", hz=440, duration_s=1.0, rate=rate, channels=2)
+    rows = [Utterance(id="r", audio_filepath=path, text="x", duration=1.0)]
+    made = make(rows, tmp_path / "out", count=1, settings={"gain": {"p": 1}})[1]
+    info = soundfile.info(made.audio_filepath)
+    assert (info.samplerate, info.channels, info.frames) == (RATE, 1, RATE)
+
+
+@pytest.mark.parametrize("duration_s", [0.1, 0.4])
+def test_silent_and_short_clips_survive_without_clipping(tmp_path: Path, duration_s: float) -> None:
+    silent = tmp_path / "silent.wav"
+    soundfile.write(silent, np.zeros(round(duration_s * RATE)), RATE)
+    loud = write(tmp_path / "loud.wav", hz=300, duration_s=duration_s)
+    rows = [
+        Utterance(id=path.stem, audio_filepath=path, text="", speaker=path.stem, duration=duration_s)
+        for path in (silent, loud)
+    ]
+    settings = {**SETTINGS, "noise": {"p": 1, "kinds": "white"}, "room": {"p": 1, "count": 2}}
+    for row in make(rows, tmp_path / "out", settings=settings)[2:]:
+        samples = audio.read(row.audio_filepath or "")
+        assert np.isfinite(samples).all()
+        assert 0 < np.abs(samples).max() < 1.0  # the silent row holds noise now, and nothing is flattened
+
+
+def test_no_test_material_in_training_views(tmp_path: Path) -> None:
+    """Whatever a training view is mixed from is a training row, a training room, or generated."""
+    train = some_rows(tmp_path / "train")
+    held = [
+        Utterance(id=f"t{i}", audio_filepath=write(tmp_path / "test" / f"t{i}.wav", hz=3000), text="x",
+                  speaker=f"t{i}", split="test", duration=0.4)
+        for i in range(3)
+    ]  # fmt: skip
+    settings = {"noise": {"p": 1, "kinds": "babble"}, "room": {"p": 1, "count": 2}}
+    made = make([*train, *held], tmp_path / "out", settings=settings)
+    mixed = {talker for row in made for step in row.transform or [] for talker in step.get("talkers", [])}
+    assert mixed
+    assert mixed <= {row.id for row in train}
+    conditions = {"hall": {"room": {"count": 2}}}
+    fixed = views.make_conditions(
+        held, conditions=conditions, seed=1, out=tmp_path / "fixed", bank=tmp_path / "out" / "rooms.npz"
+    ).rows
+    rooms = [{step["distance_m"] for row in rows for step in row.transform or [] if step["name"] == "room"}
+             for rows in (made, fixed)]  # fmt: skip
+    assert not rooms[0] & rooms[1]
+
+
+def test_an_unreadable_noise_file_is_named_and_counted(tmp_path: Path) -> None:
+    write(tmp_path / "noise" / "fan.wav", hz=120)
+    (tmp_path / "noise" / "broken.wav").write_bytes(b"RIFF, but no sound")
+    settings = {"noise": {"p": 1, "kinds": "recorded", "from": str(tmp_path / "noise")}}
+    given = {"count": 1, "settings": settings, "seed": 1, "out": tmp_path / "out", "bank": tmp_path / "rooms.npz"}
+    made = views.make_views(some_rows(tmp_path / "in"), **given)
+    assert [reject.where for reject in made.rejects] == [str(tmp_path / "noise" / "broken.wav")]
+    assert {step["source"] for row in made.rows for step in row.transform or []} == {"fan.wav"}
+
+
+def test_changed_conditions_leave_the_views_alone(tmp_path: Path) -> None:
+    rows = some_rows(tmp_path / "in")
+    one = views.make_conditions(
+        rows, conditions={"phone": {"telephone": {}}}, seed=1, out=tmp_path / "a", bank=tmp_path
+    )
+    assert [row.id for row in one.rows] == [f"r{i}#phone" for i in range(6)]
+    assert {row.condition for row in one.rows} == {"phone"}
+    again = views.make_conditions(
+        [*rows, *one.rows], conditions={"hiss": {"noise": {"kinds": "white"}}, "phone": {"telephone": {}}}, seed=1,
+        out=tmp_path / "b", bank=tmp_path,
+    )  # fmt: skip
+    assert told(again.rows[6:]) == told(one.rows)
+
+
+def test_show_makes_one_view_or_condition_again(tmp_path: Path) -> None:
+    rows = some_rows(tmp_path / "in")
+    made = make(rows, tmp_path / "out")
+    conditions = {"phone": {"telephone": {}}}
+    fixed = views.make_conditions(rows, conditions=conditions, seed=1, out=tmp_path / "out", bank=tmp_path).rows
+    given = {"train": rows, "test": rows, "settings": SETTINGS, "conditions": conditions, "seed": 1}
+    for row in (made[9], made[16], fixed[2]):
+        shown = views.show(row.id, **given, out=tmp_path / "show")
+        assert told([shown]) == told([row])
+    for asked, why in {
+        "r1": "give the id of a view", "r1#view0": "end it with #view1", "r9#view1": "no training row has the id 'r9'",
+        "r9#phone": "no test row", "r1#hall": "or #phone",
+    }.items():  # fmt: skip
+        with pytest.raises(InputError, match=why):
+            views.show(asked, **given, out=tmp_path / "show")
+
+
+def test_rarer_accents_get_more_views_of_their_own(tmp_path: Path) -> None:
+    rows = some_rows(tmp_path)  # four of accent a, two of b
+    more = balance.more_views(rows, by="accent", count=2, seed=1)
+    assert {row.accent for row, _ in more} == {"b"}
+    assert Counter(balance.round_of(view, 2) for _, view in more) == {0: 2, 1: 2, 2: 2}
+    assert len({(row.id, view) for row, view in more}) == len(more)
+    assert all(view > 2 for _, view in more)  # beyond the usual views, and never the clean row again
+    assert more == balance.more_views(rows, by="accent", count=2, seed=1)
+    made = make(rows, tmp_path / "out", count=1, settings={"gain": {}}, balance_by="accent")
+    assert balance.shares(made, "accent") == {"a": 0.5, "b": 0.5}
+    assert views.augmented_facts(made, by="accent")["drawn_shares"] == {"accent": {"a": 0.5, "b": 0.5}}
+
+
+def test_a_tiny_group_is_not_repeated_without_end(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.wav", hz=300)
+    rows = [Utterance(id=f"r{i}", audio_filepath=path, text="x", extra={"ward": "icu"}) for i in range(50)]
+    rows += [Utterance(id="rare", audio_filepath=path, text="x", extra={"ward": "er"})]
+    rows += [Utterance(id="unlabelled", audio_filepath=path, text="x")]
+    more = balance.more_views(rows, by="ward", count=0, seed=1)
+    assert [row.id for row, _ in more] == ["rare"] * (balance.MOST_REPEATS - 1)
+    with pytest.raises(InputError, match="no training row has the key 'dialect'"):
+        balance.more_views(rows, by="dialect", count=1, seed=1)
