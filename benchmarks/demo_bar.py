@@ -62,7 +62,7 @@ def main() -> int:
     columns = {}
     for seed in options.seeds:
         run = "demo" if seed == 1 and not options.settings else f"demo-bar-{seed}"
-        settings = [*options.settings, f"finetune.seed={seed}", f"augment.seed={seed}"]
+        settings = [*options.settings, f"finetune.seed={seed}", f"augment.seed={seed}", f"synth.seed={seed}"]
         command = [sys.executable, "scripts/run.py", "--pipeline", options.pipeline, "--run", run]
         subprocess.run(command + [part for s in settings for part in ("--set", s)], check=True)
         columns[seed] = bar(files.read_json(Path("runs") / run / "report.json"))

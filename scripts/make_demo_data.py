@@ -88,7 +88,7 @@ def make_role(role: str, sentences: list[dict], *, prefix: str = "", extra: dict
         rows.append({
             "id": identity, "audio_filepath": str(path.relative_to(FOLDER)), "duration": round(len(samples) / SAMPLE_RATE, 3),
             "text": sentence["text"], "speaker": voice.speaker, "accent": ACCENT_NAMES[voice.name], "lang": "en",
-            **(extra or {}), "synthetic": True,
+            **(extra or {}), **({"spoken": sentence["spoken"]} if sentence.get("spoken") else {}), "synthetic": True,
         })  # fmt: skip
     return rows
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SMALLEST_BUDGET = 0.005  # absolute word error rate
-CHOOSING_SHARE = 0.4  # of the budget may be used when choosing: the interval on unseen speech must fit inside all of it
+CHOOSING_SHARE = 0.6  # of the budget may be used when choosing: the interval on unseen speech must fit inside all of it
 BUDGET_SHARE = 0.1  # of the base's general word error rate
 
 

@@ -57,10 +57,11 @@ class Synth(_Table):
     """Training rows by synthetic voices, of sentences and of the terms of `data.terms` in templates.
 
     `voices` is handed on to `augment.settings.Voices`. Where nothing recorded is named, dev and test rows are spoken
-    too, by other voices in other sentences.
+    too, by other voices in other sentences. `replay` is general text, spoken for replay: it belongs to general speech.
     """
 
     sentences: Manifests = ()
+    replay: Manifests = ()
     templates: Path | None = None
     per_term: Annotated[int, pydantic.Field(ge=0, le=1000)] = 20
     max_failed_share: Share = 0.05
@@ -167,7 +168,7 @@ class Pipeline(_Table):
         missing = [f"data.{role}" for role in ("train", "test") if not getattr(self.data, role)]
         if missing and self.synth is None:
             raise ValueError(f"{' and '.join(missing)} missing: name manifests, or speak a term list with [synth]")
-        if self.synth is not None and not self.synth.sentences and self.data.terms is None:
+        if self.synth is not None and not (self.synth.sentences or self.synth.replay) and self.data.terms is None:
             raise ValueError("synth: nothing to say; name a term list in data.terms, or synth.sentences")
         return self
 

@@ -86,17 +86,19 @@ def _roles(run: Run) -> dict[str, list[Path]]:
     named = {"train": data.train, "dev": data.dev, "test": data.test, "general": data.general}
     roles = {role: list(paths) for role, paths in named.items() if paths}
     for role in _spoken_roles(run):
-        roles.setdefault(role, []).append(run.dir / "synth" / f"{role}.jsonl")
+        held_by = "general" if role == "general_train" else role
+        roles.setdefault(held_by, []).append(run.dir / "synth" / f"{role}.jsonl")
     return roles
 
 
 def _spoken_roles(run: Run) -> tuple[str, ...]:
-    """Roles that [synth] speaks: train, and what choosing and reporting need where nothing recorded is named."""
+    """Roles that [synth] speaks: train, those of dev and test where nothing recorded is named, and replay."""
     data = run.pipeline.data
     if run.pipeline.synth is None:
         return ()
     dev = () if data.dev or data.train else ("dev",)
-    return ("train", *dev, *(() if data.test else ("test",)))
+    replay = ("general_train",) if run.pipeline.synth.replay else ()
+    return ("train", *dev, *(() if data.test else ("test",)), *replay)
 
 
 def script_of(run: Run) -> dict[str, list[Line]]:
@@ -114,8 +116,11 @@ def script_of(run: Run) -> dict[str, list[Line]]:
     terms = read_terms(terms_path) if terms_path and settings.per_term else []
     sentences = [line for path in settings.sentences for line in script.read_sentences(path)]
     carriers = script.read_carriers(settings.templates, terms)
-    roles = _spoken_roles(run)
-    return script.write(terms, carriers, sentences, per_term=settings.per_term, roles=roles, seed=settings.seed)
+    roles = [role for role in _spoken_roles(run) if role != "general_train"]
+    lines = script.write(terms, carriers, sentences, per_term=settings.per_term, roles=roles, seed=settings.seed)
+    if settings.replay:
+        lines["general_train"] = [line for path in settings.replay for line in script.read_sentences(path)]
+    return lines
 
 
 def synth(run: Run) -> bool:
@@ -125,7 +130,12 @@ def synth(run: Run) -> bool:
         raise InputError("synth: the pipeline has no [synth] table, so there is nothing to say")
     from speechft.augment import script
 
-    inputs = [*settings.sentences, *([terms_path] if terms_path else []), settings.templates or script.SHIPPED]
+    inputs = [
+        *settings.sentences,
+        *settings.replay,
+        *([terms_path] if terms_path else []),
+        settings.templates or script.SHIPPED,
+    ]
     for path in inputs:
         if not path.exists():
             raise InputError(f"{path}: there is no such file; correct data.terms or the [synth] table")

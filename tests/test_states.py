@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from speechft.errors import InputError
-from speechft.whisper import load, states, windows
+from speechft.whisper import attention, load, states, windows
 
 CPU = load.Device(name="cpu", precision=torch.float32, reason="tests")
 
@@ -94,3 +94,27 @@ def test_bfloat16_round_trip(tmp_path: Path, encoder) -> None:
     )
     assert store.read([0]).dtype == torch.bfloat16
     assert torch.isfinite(store.read([0]).float()).all()
+
+
+def test_attention_in_blocks_is_attention() -> None:
+    generator = torch.Generator().manual_seed(3)
+    query, key, value = (torch.randn(2, 3, 700, 16, generator=generator) for _ in range(3))
+    attended, _ = attention.attend(None, query, key, value, None, scaling=0.25)
+    expected = torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=0.25).transpose(1, 2)
+    assert torch.allclose(attended, expected, atol=1e-5)
+
+
+def test_states_in_blocks_are_as_close_to_full_precision_as_pytorchs() -> None:
+    whisper = load.load("nano")
+    encoder = whisper.model.model.encoder
+    noise = np.random.default_rng(1).normal(0, 0.1, 80_000).astype(np.float32)
+    features = windows.log_mel(windows.pad_window(noise))[None]
+    device = load.Device(name="cpu", precision=torch.bfloat16, reason="")
+    with torch.inference_mode():
+        exact = encoder(features).last_hidden_state
+        with device.autocast():
+            usual = encoder(features).last_hidden_state.float()
+    blocked = states.encode(encoder, features, device).float()
+    assert not torch.equal(blocked, usual)
+    assert (blocked - exact).norm() < 1.25 * (usual - exact).norm()
+    assert encoder.config._attn_implementation != attention.NAME

@@ -36,7 +36,8 @@ def speak(
 
     Args:
         lines: what to say.
-        role: "train", or "dev" or "test": then by voices that training never uses, none of them foreign.
+        role: "train", "general_train" (replay), or "dev" or "test": these by voices that training never uses, none
+            of them foreign.
         voices: for training.
         seed: of the draws, with each line's id.
         out: folder of the sound files.
@@ -65,7 +66,7 @@ def _speak_one(job: _Job) -> Utterance | Reject:
     if not sidecar.exists():
         rng = draws.generator(f"{job.seed}:synth:{job.line.id}")
         try:
-            samples, facts = say.say(job.line.spoken, job.voices, rng, held_out=job.role != "train")
+            samples, facts = say.say(job.line.spoken, job.voices, rng, held_out=job.role in CHECKING_VARIANTS)
         except InputError as error:
             # Not kept: another attempt, with the voice repaired, says it again.
             return Reject({"id": job.line.id, "text": job.line.text}, "cannot be said", str(error), job.line.id)

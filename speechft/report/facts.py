@@ -15,7 +15,7 @@ from speechft.report import examples
 from speechft.score.slices import condition_of
 
 NEEDED_STAGES = ("ingest", "finetune", "transcribe", "score")
-STAGES = ("ingest", "augment", "encode", "finetune", "transcribe", "score", "export")
+STAGES = ("synth", "ingest", "augment", "encode", "finetune", "transcribe", "score", "export")
 RATES = ("wer", "cer", "raw_wer", "whisper_wer", "general_wer")
 RATE_KEYS = ("before", "before_ci95", "after", "after_ci95", "delta", "delta_ci95", "words")
 SCORE_KEYS: dict[str, tuple[str, ...]] = {
@@ -50,6 +50,8 @@ def collect(run_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     run_dir = Path(run_dir)
     records = _records(run_dir)
+    if not settings.get("synth"):
+        records.pop("synth", None)  # of an earlier attempt, whose rows are no longer used
     score = _score(run_dir / "score" / "score.json")
     held = _transcripts(run_dir / "transcribe")
     reported = [row for name in ("before", "general_before") for row in held.get(name, [])]

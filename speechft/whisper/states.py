@@ -22,12 +22,12 @@ import torch
 
 from speechft import files
 from speechft.errors import InputError
-from speechft.whisper import windows
+from speechft.whisper import attention, windows
 from speechft.whisper.load import Device
 
 logger = logging.getLogger(__name__)
 
-FORMAT = 1
+FORMAT = 2
 SHARD_WINDOWS = 64
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -175,6 +175,7 @@ def _features(render: Callable[[int], np.ndarray], number: int, n_mels: int) -> 
 
 def encode(encoder: Any, features: torch.Tensor, device: Device) -> torch.Tensor:
     """Run the encoder on log-mels (batch, n_mels, 3000); float states (batch, 1500, d_model) on the device."""
-    with torch.inference_mode(), device.autocast():
+    blocks = device.name == "cpu" and device.precision == torch.bfloat16
+    with torch.inference_mode(), device.autocast(), attention.in_blocks(encoder, wanted=blocks):
         states: torch.Tensor = encoder(features.to(device.name)).last_hidden_state
     return states
