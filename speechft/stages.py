@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ORDER = ("ingest", "augment", "encode", "finetune", "transcribe", "score", "report")
-FORMATS = {"ingest": 1, "augment": 2, "synth": 1, "encode": 1, "finetune": 1, "transcribe": 1, "score": 2, "report": 2}
+FORMATS = {"ingest": 1, "augment": 2, "synth": 1, "encode": 1, "finetune": 1, "transcribe": 1, "score": 2, "report": 3}
 CHOOSING = ("dev", "general_dev")  # roles that may decide something
 REPORTED = ("test", "general_test")  # roles that decide nothing
 LABEL_LIMIT = 448 - 8  # tokens: room for the prompt, two timestamps and the end

@@ -86,8 +86,6 @@ def test_no_demo_term_is_in_the_vocabulary_that_is_drawn_from(forms: set[str]) -
 
 @pytest.fixture(scope="module")
 def everyday() -> list[dict[str, Any]]:
-    if not EVERYDAY.exists():
-        pytest.skip("manifests/base/everyday.jsonl is not written yet")
     return rows(EVERYDAY)
 
 

@@ -183,3 +183,21 @@ def test_the_command_shows_one_view_again(run: stages.Run, tmp_path: Path, capsy
     assert str(run.dir / "show" / "view-1") in shown
     assert cli.main(["augment", *more, "--show", "nobody#view1"]) == 2
     assert "no training row has the id 'nobody'" in capsys.readouterr().err
+
+
+def test_replay_text_becomes_general_speech_for_training_only(tmp_path: Path) -> None:
+    (tmp_path / "terms.txt").write_text("xqz-12\n")
+    (tmp_path / "everyday.txt").write_text("a walk by the river\nthe bread was still warm\n")
+    (tmp_path / "p.toml").write_text(
+        f'[data]\nterms = "{tmp_path / "terms.txt"}"\n'
+        f'[synth]\nper_term = 3\nreplay = "{tmp_path / "everyday.txt"}"\n'
+        f"[synth.voices]\nforeign_share = 0.0\n"
+    )
+    run = stages.Run(config.load(tmp_path / "p.toml"), tmp_path / "run")
+    stages.ingest(run)
+    assert sorted(row.text or "" for row in run.rows("general_train")) == [
+        "a walk by the river", "the bread was still warm",
+    ]  # fmt: skip
+    assert all(row.extra["synthetic"] for row in run.rows("general_train"))
+    assert not run.rows("general_test")
+    assert {row.extra["term"] for row in run.rows("train")} == {"xqz-12"}
