@@ -24,7 +24,15 @@ TERMS = ("recall", "precision", "f1", "term_wer", "other_wer", "said")
 def rescore(run: Path, *, normaliser: str, terms: str | None, out: Path) -> dict[str, Any]:
     """The result of `speechft score` on a run's own before.jsonl and after.jsonl."""
     before, after = run / "transcribe" / "before.jsonl", run / "transcribe" / "after.jsonl"
-    command = [str(Path(sys.executable).parent / "speechft"), "score", "--reference", before, "--hypothesis", before, after]
+    command = [
+        str(Path(sys.executable).parent / "speechft"),
+        "score",
+        "--reference",
+        before,
+        "--hypothesis",
+        before,
+        after,
+    ]
     command += ["--normaliser", normaliser, "--out", out, *(["--terms", terms] if terms else [])]
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
     result: dict[str, Any] = files.read_json(out / "score.json")
@@ -34,7 +42,7 @@ def rescore(run: Path, *, normaliser: str, terms: str | None, out: Path) -> dict
 def differences(report: dict[str, Any], again: dict[str, Any]) -> list[str]:
     """What is not equal."""
     found = [name for name in RATES if report[name] != again[name]]
-    if report.get("terms"):
+    if report.get("terms") and again.get("terms"):  # without a list, terms are mined from the training texts
         for side in ("before", "after"):
             old, new = report["terms"][side], again["terms"][side]
             found += [f"terms.{side}.{key}" for key in TERMS if old[key] != new[key]]

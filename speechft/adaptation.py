@@ -42,7 +42,7 @@ def adapt(run: Run, out: Path) -> dict[str, Any]:
     """
     if run.pipeline.finetune.strategy == "scratch":
         return make_base(run, out)
-    whisper, device = stages._load_base(run), stages._device()
+    whisper, device = stages.load_base(run), stages.device()
     base = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
     whisper.trained = True
     recipe = recipe_of(run, whisper)
@@ -56,7 +56,7 @@ def adapt(run: Run, out: Path) -> dict[str, Any]:
         recipe.strategy, f"{counted['trainable']:,}", f"{counted['frozen']:,}", recipe.learning_rate,
         recipe.batch_clips,
     )  # fmt: skip
-    from_states = stages._from_states(run)
+    from_states = stages.from_states(run)
     with Progress("finetune") as tell:
         state = train(
             whisper,
@@ -93,8 +93,8 @@ def adapt(run: Run, out: Path) -> dict[str, Any]:
 
 def make_base(run: Run, out: Path) -> dict[str, Any]:
     """Train from the random weights of `model.base`; nothing is chosen, so there is no blend and no early stop."""
-    settings, device = run.pipeline.finetune, stages._device()
-    whisper = stages._load_base(run)
+    settings, device = run.pipeline.finetune, stages.device()
+    whisper = stages.load_base(run)
     rows = manifest.read(run.dir / "augment" / "train.jsonl")
     with Progress("features") as tell:
         model = scratch.train(
@@ -232,7 +232,7 @@ def hypotheses(
 
 def encoder_is_base(run: Run, whisper: Whisper) -> bool:
     """Whether kept states fit: under strategies that leave the encoder alone, and always for the untouched base."""
-    return stages._from_states(run) or not whisper.trained
+    return stages.from_states(run) or not whisper.trained
 
 
 def _choose_blend(
@@ -280,11 +280,11 @@ def transcribe_reported(run: Run, out: Path) -> dict[str, Any]:
     Where the base may not write tokens that the test set needs (`/ # (`), before_released.jsonl holds what it writes
     once it may, so that a gain by training is told from a gain by leave to write.
     """
-    device = stages._device()
-    base = stages._load_base(run)
+    device = stages.device()
+    base = stages.load_base(run)
     adapted = load.load(str(run.dir / "finetune" / "model"), language=base.language, task=base.task)
     adapted.trained = True
-    evaluated = stages._evaluated(run)
+    evaluated = stages.evaluated(run)
     done, total = 0, 2 * sum(len(evaluated.get(role, [])) for role in stages.REPORTED)
     own_list = copy.deepcopy(base.model.generation_config)
     released = load.release_tokens(base, [r.text or "" for r in evaluated["test"]] + _term_texts(run))

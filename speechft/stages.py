@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -31,7 +30,6 @@ ORDER = ("ingest", "augment", "encode", "finetune", "transcribe", "score", "repo
 FORMATS = {"ingest": 1, "augment": 2, "synth": 1, "encode": 1, "finetune": 1, "transcribe": 1, "score": 2, "report": 3}
 CHOOSING = ("dev", "general_dev")  # roles that may decide something
 REPORTED = ("test", "general_test")  # roles that decide nothing
-LABEL_LIMIT = 448 - 8  # tokens: room for the prompt, two timestamps and the end
 
 
 @dataclass(frozen=True)
@@ -279,7 +277,7 @@ def show_view(run: Run, identity: str) -> str:
     return "\n".join(lines)
 
 
-def _evaluated(run: Run) -> dict[str, list[Utterance]]:
+def evaluated(run: Run) -> dict[str, list[Utterance]]:
     """Rows that are decoded: those that choose, and those that are reported (test with its conditions)."""
     roles = {role: run.rows(role) for role in (*CHOOSING, *REPORTED)}
     roles["test"] += manifest.read(run.dir / "augment" / "conditions.jsonl")
@@ -290,14 +288,14 @@ def _model_settings(run: Run) -> dict[str, Any]:
     return run.table("model")["model"]
 
 
-def _load_base(run: Run) -> Whisper:
+def load_base(run: Run) -> Whisper:
     from speechft.whisper import load
 
     model = run.pipeline.model
     return load.load(model.base, revision=model.revision, language=model.language, task=model.task)
 
 
-def _device() -> Device:
+def device() -> Device:
     from speechft.whisper import load
 
     device = load.choose_device()
@@ -317,65 +315,19 @@ def encode(run: Run) -> bool:
         "encode": run.table("encode")["encode"],
         "seed": pipeline.augment.seed,
     }
-    settings["from_audio"] = not _from_states(run)
+    settings["from_audio"] = not from_states(run)
     stage = run.stage("encode", settings=settings, inputs=inputs)
     if stage.up_to_date() and _stores_exist(run):
         return False
     stage.begin()
-    from speechft.whisper import load, states
+    from speechft import encoding
 
-    whisper, device = _load_base(run), _device()
-    windows, rejects = _plan_windows(run, whisper) if pipeline.finetune.strategy != "scratch" else ([], [])
-    singles = [row for rows in _evaluated(run).values() for row in rows]
-    encoder_hash = load.encoder_hash(whisper.model)
-    plans: dict[str, Any] = {}
-    wanted = [("evaluated", _single_windows(singles))]
-    if _from_states(run):
-        wanted.append(("train", windows))
-    sizes = {name: states.size_gb(len(content), whisper.model.config) for name, content in wanted}
-    log.info("encode: %s windows, %.2f GB of states", f"{sum(len(c) for _, c in wanted):,}", sum(sizes.values()))
-    states.check_disk(run.states, sum(sizes.values()))
-    with Progress("encode") as tell:
-        done = 0
-        for name, content in wanted:
-            key = states.key(
-                encoder_hash,
-                [_identity(w) for w in content],
-                dtype=pipeline.encode.dtype,
-                precision=str(device.precision),
-            )
-            total = sum(len(c) for _, c in wanted)
-            states.keep(
-                run.states / key,
-                count=len(content),
-                render=functools.partial(_render, content),
-                encoder=whisper.model.model.encoder,
-                n_mels=whisper.n_mels,
-                device=device,
-                dtype=pipeline.encode.dtype,
-                progress=tell.part(done, total),
-            )
-            done += len(content)
-            plans[name] = {"key": key, "count": len(content), "gb": round(sizes[name], 3)}
-    plans["evaluated"]["ids"] = [row.id for row in singles]
-    files.write_json(stage.dir / "stores.json", plans)
-    files.write_jsonl(stage.dir / "rejects.jsonl", rejects)
-    files.write_jsonl(stage.dir / "windows.jsonl", (_window_row(w, pipeline.augment.views) for w in windows))
-    counts = {
-        "in": len(singles) + sum(len(w.placed) for w in windows),
-        "out": sum(p["count"] for p in plans.values()),
-    }
-    reasons = {"label too long": len(rejects)} if rejects else {}
-    stage.finish(
-        {**counts, "rejected": reasons},
-        _outputs(stage),
-        device=device.label,
-        states_gb=round(sum(sizes.values()), 3),
-    )
+    facts = encoding.encode(run, stage.dir)
+    stage.finish(facts.pop("counts"), _outputs(stage), **facts)
     return True
 
 
-def _from_states(run: Run) -> bool:
+def from_states(run: Run) -> bool:
     strategy = run.pipeline.finetune.strategy
     return strategy not in ("full", "scratch") and not (
         strategy == "progressive" and run.pipeline.finetune.encoder_layers
@@ -385,101 +337,6 @@ def _from_states(run: Run) -> bool:
 def _stores_exist(run: Run) -> bool:
     plans = files.read_json(run.dir / "encode" / "stores.json")
     return all((run.states / plan["key"]).is_dir() for plan in plans.values())
-
-
-def _plan_windows(run: Run, whisper: Whisper) -> tuple[list[Any], list[dict[str, Any]]]:
-    """Packed windows of every view, domain and replay; rows whose label is too long are named, never cut."""
-    from speechft.augment.balance import round_of
-    from speechft.whisper import tokens, windows
-
-    settings, seed = run.pipeline.encode, run.pipeline.augment.seed
-    domain = manifest.read(run.dir / "augment" / "train.jsonl")
-    turns = [(round_of(u.view, run.pipeline.augment.views), u) for u in domain]
-    groups = [(f"v{turn}", turn, [u for t, u in turns if t == turn]) for turn in sorted({t for t, _ in turns})]
-    if run.pipeline.finetune.replay_share > 0:
-        groups.append(("replay", 0, run.rows("general_train")))
-    planned, rejects = [], []
-    for name, view, rows in groups:
-        counts = {row.id: len(tokens.encode_text(whisper.tokenizer, row.text or "")) for row in rows}
-        fit = [row for row in rows if counts[row.id] <= LABEL_LIMIT]
-        rejects += [
-            {
-                "id": row.id,
-                "reason": "label too long",
-                "detail": f"{counts[row.id]} tokens, over {LABEL_LIMIT}",
-            }
-            for row in rows
-            if counts[row.id] > LABEL_LIMIT
-        ]
-        packed = windows.pack(
-            fit,
-            view=view,
-            seed=seed,
-            gap_s=settings.gap_s,
-            single_share=settings.single_share if settings.pack else 1.0,
-            max_tokens=LABEL_LIMIT,
-            token_counts=counts,
-        )
-        planned += [dataclasses.replace(w, id=f"{name}-{w.id}") for w in packed]
-    return planned, rejects
-
-
-def _single_windows(rows: list[Utterance]) -> list[Any]:
-    from speechft.whisper import windows
-
-    return [
-        windows.Window(
-            id=row.id,
-            placed=(windows.Placed(utterance=row, start_s=0.0, end_s=min(30.0, row.duration or 30.0)),),
-        )
-        for row in rows
-    ]
-
-
-def _identity(window: Any) -> list[Any]:
-    """What a window's states depend on: audio files as they are now, segments and places."""
-    parts = []
-    for placed in window.placed:
-        row = placed.utterance
-        stat = row.audio_filepath.stat()
-        parts.append(
-            [
-                str(row.audio_filepath.name),
-                stat.st_size,
-                stat.st_mtime_ns,
-                row.offset,
-                row.duration,
-                placed.start_s,
-            ]
-        )
-    return parts
-
-
-def _render(content: list[Any], number: int) -> Any:
-    from speechft import audio
-    from speechft.whisper import windows
-
-    clips = [
-        audio.read(p.utterance.audio_filepath, offset_s=p.utterance.offset, duration_s=p.utterance.duration)
-        for p in content[number].placed
-    ]
-    return windows.assemble(clips, [p.start_s for p in content[number].placed])
-
-
-def _window_row(window: Any, views: int) -> dict[str, Any]:
-    from speechft.augment.balance import round_of
-
-    return {
-        "id": window.id,
-        "view": max(round_of(p.utterance.view, views) for p in window.placed),
-        "replay": window.id.startswith("replay-"),
-        "clips": [
-            {"id": p.utterance.id, "text": p.utterance.text or "", "start_s": p.start_s, "end_s": p.end_s,
-             "audio_filepath": str(p.utterance.audio_filepath), "offset": p.utterance.offset,
-             "duration": p.utterance.duration}
-            for p in window.placed
-        ],
-    }  # fmt: skip
 
 
 def finetune(run: Run) -> bool:

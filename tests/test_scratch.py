@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from speechft import audio
+from speechft.adapt import corpus as clip_corpus
 from speechft.adapt import scratch
 from speechft.errors import InputError
 from speechft.manifest import Utterance
@@ -44,13 +45,13 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def corpus(rows: list[Utterance], base: Path, tmp_path_factory: pytest.TempPathFactory) -> scratch.Corpus:
+def corpus(rows: list[Utterance], base: Path, tmp_path_factory: pytest.TempPathFactory) -> clip_corpus.Corpus:
     folder = tmp_path_factory.mktemp("features")
-    shards = scratch.make_shards(rows, folder, n_mels=80, progress=lambda done, total: None)
-    return scratch.read_corpus(rows, shards, load.load(str(base)).tokenizer)
+    shards = clip_corpus.make_shards(rows, folder, n_mels=80, progress=lambda done, total: None)
+    return clip_corpus.read_corpus(rows, shards, load.load(str(base)).tokenizer)
 
 
-def test_a_clips_log_mel_in_the_corpus_is_that_of_its_audio(corpus: scratch.Corpus, rows: list[Utterance]) -> None:
+def test_a_clips_log_mel_in_the_corpus_is_that_of_its_audio(corpus: clip_corpus.Corpus, rows: list[Utterance]) -> None:
     from speechft.whisper import windows
 
     assert len(corpus.clips) == CLIPS
@@ -66,14 +67,14 @@ def test_a_row_without_phonemes_is_refused_by_name(rows: list[Utterance]) -> Non
 
     bare = [dataclasses.replace(rows[0], id="bare", extra={})]
     with pytest.raises(InputError, match="bare"):
-        scratch.read_corpus(bare, [], None)
+        clip_corpus.read_corpus(bare, [], None)
 
 
-def test_windows_hold_their_clips_whole_and_in_order(corpus: scratch.Corpus) -> None:
+def test_windows_hold_their_clips_whole_and_in_order(corpus: clip_corpus.Corpus) -> None:
     rng = random.Random(2)
     clips = scratch.endless(list(corpus.clips), rng)
-    groups = [scratch.fill_window(clips, frames=600, single=False, rng=rng) for _ in range(20)]
-    mel, segments, phonemes = scratch.lay_out(corpus, groups, frames=600, rng=rng, strength=0.5)
+    groups = [clip_corpus.fill_window(clips, frames=600, single=False, rng=rng) for _ in range(20)]
+    mel, segments, phonemes = clip_corpus.lay_out(corpus, groups, frames=600, rng=rng, strength=0.5)
     assert mel.shape == (20, 80, 600)
     assert torch.isfinite(mel).all()
     assert max(len(group) for group in groups) > 1
