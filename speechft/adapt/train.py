@@ -25,7 +25,7 @@ from torch import nn
 from speechft import files
 from speechft.adapt import masks, retain, strategies
 from speechft.errors import InputError
-from speechft.whisper import tokens
+from speechft.whisper import attention, tokens
 from speechft.whisper.load import Device, Whisper
 
 logger = logging.getLogger(__name__)
@@ -181,6 +181,9 @@ def train(
         raise InputError("finetune: no training windows are left; look at rejects.jsonl in the ingest folder")
     model = whisper.model.to(device.name)
     base = copy.deepcopy(model.model.decoder).requires_grad_(False) if recipe.distil > 0 else None
+    attending = training_attention(device, from_states=from_states)
+    if base is not None and attending:
+        base.set_attn_implementation(attending)
     anchor = {name: p.detach().clone() for name, p in model.named_parameters()} if recipe.l2sp > 0 else {}
     model, merge = _prepare(model, recipe)
     steps_total = sum(len(epoch_steps(items, recipe, epoch=e)) for e in range(recipe.epochs))
@@ -211,7 +214,8 @@ def train(
             decoder_inputs, labels = (t.to(device.name) for t in tokens.collate(examples, end=whisper.ids.end))
             features = inputs([item.number for item in chunk]).to(device.name)
             features = _masked(features, chunk, recipe, step=state.step, from_states=from_states)
-            loss = _loss(model, features, decoder_inputs, labels, chunk, recipe, device, from_states, base, anchor)
+            with attention.implemented(whisper.model, attending):
+                loss = _loss(model, features, decoder_inputs, labels, chunk, recipe, device, from_states, base, anchor)
             if not torch.isfinite(loss):
                 where = ", ".join(str(item.number) for item in chunk[:8])
                 raise InputError(
@@ -261,6 +265,15 @@ def train(
     whisper.model.eval()
     files.write_jsonl(out / "curve.jsonl", state.curve)
     return state
+
+
+def training_attention(device: Device, *, from_states: bool) -> str | None:
+    """The attention to train the decoder with; None for the model's own.
+
+    In bf16 on CPU plain products take half the time of the fused kernel forward and backward (0.41 s a step for
+    0.76 s on nano, one core). An encoder that trains would have to keep 1500 x 1500 weights a head: it stays fused.
+    """
+    return "eager" if from_states and device.name == "cpu" and device.precision == torch.bfloat16 else None
 
 
 def _masked(

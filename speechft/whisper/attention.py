@@ -41,6 +41,19 @@ def attend(
 
 
 @contextmanager
+def implemented(model: Any, name: str | None) -> Iterator[None]:
+    """While inside, the model attends by this implementation of transformers; None leaves it as it is."""
+    before = model.config._attn_implementation
+    if name is not None:
+        model.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        if model.config._attn_implementation != before:
+            model.set_attn_implementation(before)
+
+
+@contextmanager
 def in_blocks(encoder: Any, *, wanted: bool) -> Iterator[None]:
     """While inside, the encoder attends in blocks; without gradients only."""
     if not wanted:

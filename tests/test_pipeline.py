@@ -1,0 +1,131 @@
+"""The whole job on a small part of the demo, as make runs it: once, again, and killed in the middle."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parent.parent
+CLINICAL = PROJECT / "manifests" / "clinical"
+# One thread: a killed and a whole run are compared number by number.
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+def rows_of(name: str, *, keep: Callable[[dict], bool] = lambda row: True, count: int) -> list[dict]:
+    rows = [json.loads(line) for line in (CLINICAL / name).read_text().splitlines()]
+    chosen = [row for row in rows if keep(row)][:count]
+    return [{**row, "audio_filepath": str(CLINICAL / row["audio_filepath"])} for row in chosen]
+
+
+def write_pipeline(folder: Path) -> Path:
+    parts = {
+        "train": rows_of("train.jsonl", count=16),
+        "dev": rows_of("dev.jsonl", count=6),
+        "test": rows_of("test.jsonl", count=8),
+        "general": [
+            row
+            for split, count in (("general_train", 12), ("general_dev", 6), ("general_test", 8))
+            for row in rows_of("general_speech.jsonl", keep=lambda row, split=split: row["split"] == split, count=count)  # type: ignore[misc]
+        ],
+    }
+    for name, rows in parts.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    named = "\n".join(f'{name} = "{folder / name}.jsonl"' for name in parts)
+    path = folder / "small.toml"
+    path.write_text(
+        f"[data]\n{named}\n[augment]\nviews = 1\n[augment.gain]\np = 1.0\n"
+        "[finetune]\nepochs = 4\nbatch_clips = 8\nreplay_share = 0.25\nalphas = [1.0]\n[score]\nresamples = 200\n"
+    )
+    return path
+
+
+def command(pipeline: Path, runs: Path) -> list[str]:
+    return [sys.executable, "scripts/run.py", "--pipeline", str(pipeline), "--runs", str(runs), "--run", "small"]
+
+
+def finish(pipeline: Path, runs: Path) -> str:
+    """Run to the end; what was said."""
+    done = subprocess.run(command(pipeline, runs), cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def kill_when(reached: Callable[[], bool], pipeline: Path, runs: Path) -> None:
+    """Start the job and kill it, with SIGKILL, as soon as something is there."""
+    process = subprocess.Popen(
+        command(pipeline, runs), cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    ends = time.monotonic() + 120
+    while not reached():
+        assert process.poll() is None, "the job ended before it could be killed"
+        assert time.monotonic() < ends
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pipeline(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="module")
+def whole(pipeline: Path) -> Path:
+    """The folder of a run that nothing stopped."""
+    finish(pipeline, pipeline.parent / "whole")
+    return pipeline.parent / "whole" / "small"
+
+
+def test_the_job_ends_with_a_report_a_model_and_a_verdict(whole: Path) -> None:
+    report = json.loads((whole / "report.json").read_text())
+    assert report["wer"]["words"] > 20
+    assert report["general_wer"]["words"] > 20
+    assert report["verdict"]["sentence"]
+    assert report["synthetic"] is True
+    for name in ("report.html", "report.md", "augment/preview.html", "finetune/model/model.safetensors"):
+        assert (whole / name).stat().st_size > 0, name
+    assert all(seconds > 0 for seconds in report["seconds"].values())
+
+
+def test_a_second_run_has_nothing_to_do(whole: Path, pipeline: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("stage.json")}
+    said = finish(pipeline, whole.parent)
+    assert "nothing to do" in said
+    assert said.count(": up to date") == 7
+    assert {path: path.stat().st_mtime_ns for path in whole.rglob("stage.json")} == before
+
+
+def test_a_killed_run_ends_with_the_same_report(whole: Path, pipeline: Path) -> None:
+    runs = pipeline.parent / "killed"
+    run = runs / "small"
+    kill_when(lambda: any((run / "augment" / "views").rglob("*.json")), pipeline, runs)
+    kill_when(lambda: any(runs.glob("states/*/shard-*.npy")), pipeline, runs)
+    ingested = (run / "ingest" / "stage.json").stat().st_mtime_ns
+    kill_when(lambda: (run / "finetune" / "best.pt").exists(), pipeline, runs)
+    assert not (run / "finetune" / "stage.json").exists()
+    finish(pipeline, runs)
+    assert (run / "ingest" / "stage.json").stat().st_mtime_ns == ingested
+    scores = [json.loads((folder / "score" / "score.json").read_text()) for folder in (whole, run)]
+    assert scores[0] == scores[1]
+    curves = [(folder / "finetune" / "curve.jsonl").read_text() for folder in (whole, run)]
+    assert curves[0] == curves[1]
+
+
+def test_the_model_transcribes_somebodys_own_file(whole: Path) -> None:
+    row = rows_of("train.jsonl", count=1)[0]
+    done = subprocess.run(
+        [str(Path(sys.executable).parent / "speechft"), "transcribe", row["audio_filepath"],
+         "--model", str(whole / "finetune" / "model")],
+        cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.split()) >= 3
