@@ -139,7 +139,9 @@ def run(tmp_path: Path) -> stages.Run:
 
 def test_a_term_list_alone_makes_all_roles(run: stages.Run) -> None:
     assert stages.ingest(run)
-    assert [len(run.rows(role)) for role in ROLES] == [4, 2, 2]
+    counts = [len(run.rows(role)) for role in ROLES]
+    assert counts[0] == 4
+    assert min(counts[1:]) >= 10  # two terms, each in every sentence that is kept for checking
     assert all(row.extra["synthetic"] for role in ROLES for row in run.rows(role))
     assert not stages.synth(run)
     assert not stages.ingest(run)

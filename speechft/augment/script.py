@@ -15,7 +15,10 @@ from speechft.text import Term
 SHIPPED = Path(__file__).parent / "sentences.txt"
 SLOT = "{term}"
 ROLES = {"train": 0.7, "dev": 0.12, "test": 0.18}  # shares of the carrier sentences, when all three are spoken
-CHECKED_TERMS = {"dev": 60, "test": 120}  # sentences of the synthetic check sets, at most
+CHECKED_TERMS = {
+    "dev": 60,
+    "test": 120,
+}  # sentences of the synthetic check sets, at most; a short list repeats its terms
 FEWEST_CARRIERS = 6  # for three roles that share none
 
 
@@ -72,7 +75,8 @@ def write(
         for term in wanted:
             fitting = [c for c in shared[role] if c.kind is None or c.kind == term.kind]
             random.Random(f"{seed}:{role}:{term.term}").shuffle(fitting)
-            for number in range(per_term if role == "train" else 1):
+            checks = 0 if role == "train" else min(len(fitting), CHECKED_TERMS[role] // len(wanted))
+            for number in range(per_term if role == "train" else max(1, checks)):
                 carrier = fitting[number % len(fitting)]
                 identity = hashlib.sha256(term.term.encode()).hexdigest()[:8]
                 lines[role].append(
