@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ORDER = ("ingest", "augment", "encode", "finetune", "transcribe", "score", "report")
-FORMATS = {"ingest": 1, "augment": 2, "synth": 1, "encode": 1, "finetune": 1, "transcribe": 1, "score": 2, "report": 3}
+FORMATS = {"ingest": 1, "augment": 2, "synth": 1, "encode": 1, "finetune": 1, "transcribe": 1, "score": 3, "report": 3}
 CHOOSING = ("dev", "general_dev")  # roles that may decide something
 REPORTED = ("test", "general_test")  # roles that decide nothing
 

@@ -174,3 +174,9 @@ def test_mapsswe_equals_sc_stats(tmp_path: Path, seed: int, rates: tuple[float, 
     )
     assert ours.segments == segments
     assert ours.statistic == pytest.approx(statistic, abs=6e-4)
+
+
+def test_a_loud_speaker_counts_as_fewer_groups() -> None:
+    assert stats.effective_groups(np.full(7, 30.0)) == pytest.approx(7)
+    assert stats.effective_groups(np.array([40.0, 30.0, 20.0, 10.0])) == pytest.approx(100**2 / 3000)
+    assert stats.effective_groups(np.array([900.0, 20.0, 20.0, 20.0, 20.0, 20.0])) == 2.0

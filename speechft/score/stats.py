@@ -62,8 +62,8 @@ def paired_bootstrap(
     """Bootstrap two rates and their difference by drawing whole groups, both systems on the same draw.
 
     The interval is the estimate plus and minus t(n-1) x sqrt(n/(n-1)) standard deviations of the draws, n the
-    number of groups: 1.96 of them are too few when few groups are drawn (Bisani and Ney 2004 for the paired
-    bootstrap of word errors; Hesterberg 2015, "What teachers should know about the bootstrap", for the
+    effective number of groups: 1.96 of them are too few when few groups are drawn (Bisani and Ney 2004 for the
+    paired bootstrap of word errors; Hesterberg 2015, "What teachers should know about the bootstrap", for the
     correction). The p value is of the same t, so it is below 0.05 exactly when the interval leaves out zero.
     A rate's interval ends at zero. With fewer than `MIN_GROUPS` groups, rows are drawn.
 
@@ -91,16 +91,29 @@ def paired_bootstrap(
         alone = [Interval(value=float(value), low=None, high=None) for value in estimates]
         return Paired(before=alone[0], after=alone[1], delta=alone[2], groups=number, drew_rows=drew_rows)
     draws = np.concatenate(list(_draw(sums, resamples=resamples, seed=seed)), axis=1)
-    quantile = float(stdtrit(number - 1, 0.5 + CONFIDENCE / 2))
-    small_sample = math.sqrt(number / (number - 1))
+    effective = effective_groups(sums[1])
+    quantile = float(stdtrit(effective - 1, 0.5 + CONFIDENCE / 2))
+    small_sample = math.sqrt(effective / (effective - 1))
     intervals = []
     for value, drawn in zip(map(float, estimates), draws, strict=True):
         standard_error = float(drawn[np.isfinite(drawn)].std()) * small_sample
         margin = quantile * standard_error
-        p_value = _p_value(value, standard_error, number)
+        p_value = _p_value(value, standard_error, effective)
         intervals.append(Interval(value=value, low=value - margin, high=value + margin, p_value=p_value))
     before_rate, after_rate = (replace(rate, low=max(0.0, rate.low or 0.0)) for rate in intervals[:2])
     return Paired(before=before_rate, after=after_rate, delta=intervals[2], groups=number, drew_rows=drew_rows)
+
+
+def effective_groups(sizes: NDArray[np.float64]) -> float:
+    """How many groups of one size would vary as much: (sum of sizes)^2 / sum of squares (Kish 1965, section 11.7).
+
+    Where one speaker said most of the words there are fewer independent pieces than names. Equal sizes give their
+    number; never less than 2, the fewest that can vary.
+
+    Args:
+        sizes: such as reference words by group, shape (groups,).
+    """
+    return max(2.0, float(sizes.sum() ** 2 / np.square(sizes).sum()))
 
 
 def group_numbers(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
@@ -140,10 +153,10 @@ def _rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.f
     return first, second, second - first
 
 
-def _p_value(value: float, standard_error: float, number: int) -> float:
+def _p_value(value: float, standard_error: float, effective: float) -> float:
     if standard_error < 1e-15:
         return 1.0 if abs(value) < 1e-15 else 0.0
-    return float(2 * stdtr(number - 1, -abs(value) / standard_error))
+    return float(2 * stdtr(effective - 1, -abs(value) / standard_error))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
