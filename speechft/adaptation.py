@@ -14,8 +14,11 @@ import numpy as np
 import torch
 
 from speechft import audio, files, manifest, stages, text
+from speechft.adapt import prompt as prompts
 from speechft.adapt import retain, scratch, strategies
-from speechft.adapt.train import Item, Recipe, train
+from speechft.adapt.steps import Item, Recipe
+from speechft.adapt.team import Team
+from speechft.adapt.train import train
 from speechft.errors import InputError
 from speechft.manifest import Utterance
 from speechft.progress import Progress
@@ -34,7 +37,7 @@ CHOOSING_SHARE = 0.6  # of the budget may be used when choosing: the interval on
 BUDGET_SHARE = 0.1  # of the base's general word error rate
 
 
-def adapt(run: Run, out: Path) -> dict[str, Any]:
+def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
     """Train by the pipeline's recipe, choose a blend, save the model, reload it and decode one row.
 
     Returns:
@@ -42,6 +45,8 @@ def adapt(run: Run, out: Path) -> dict[str, Any]:
     """
     if run.pipeline.finetune.strategy == "scratch":
         return make_base(run, out)
+    if run.pipeline.finetune.strategy == "prompt":
+        return choose_prompt(run, out)
     whisper, device = stages.load_base(run), stages.device()
     base = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
     whisper.trained = True
@@ -67,9 +72,12 @@ def adapt(run: Run, out: Path) -> dict[str, Any]:
             from_states=from_states,
             evaluate=chooser.measure,
             out=out,
+            team=team,
             say=log.info,
             progress=lambda step, total, loss: tell(step, total, f"loss {loss:.2f}"),
         )
+    if not team.first:  # what follows is one process's work
+        return {}
     point, points, inside, budget = _choose_blend(run, whisper, base, chooser, state.curve[0])
     whisper.model.load_state_dict(retain.blend(base, whisper.model.state_dict(), point.alpha))
     load.save(whisper, out / "model")
@@ -111,6 +119,55 @@ def make_base(run: Run, out: Path) -> dict[str, Any]:
     return {"counts": counts, "choice": {"alpha": 1.0, **rates}, "suppressed_released": [], "device": device.label,
             "epochs_run": settings.epochs, "steps": 0, "recipe": settings.model_dump(mode="json"),
             "trainable": trained, "frozen": 0}  # fmt: skip
+
+
+def choose_prompt(run: Run, out: Path) -> dict[str, Any]:
+    """The part of the term list, as previous text, that is best on dev inside the budget; no weight changes.
+
+    Raises:
+        InputError: there is no term list.
+    """
+    whisper, device = stages.load_base(run), stages.device()
+    texts = [row.text or "" for row in run.rows("train")]
+    terms = prompts.order(_term_texts(run), texts)
+    if not terms:
+        raise InputError("finetune: strategy prompt gives the decoder a term list; name one in data.terms")
+    released = load.release_tokens(whisper, texts + terms)
+    chooser = Chooser(run, whisper, device)
+
+    def spelled(share: float) -> str | None:
+        return prompts.write(
+            terms, share=share, count=lambda t: len(tokens.encode_text(whisper.tokenizer, t))
+        ) or None  # fmt: skip
+
+    def evaluate(share: float) -> tuple[float, float | None]:
+        whisper.prompt = spelled(share)
+        rates = chooser.measure()
+        log.info("prompt of at most %.0f tokens: %s", share * tokens.MAX_PREVIOUS_TOKENS, _told(rates))
+        return rates["dev_wer"], rates.get("general_wer")
+
+    points = retain.sweep(prompts.SHARES, evaluate)
+    budget = _budget(run, points[-1].general_wer)
+    point, inside = retain.choose(
+        points, base_general_wer=points[-1].general_wer, budget=None if budget is None else budget * CHOOSING_SHARE
+    )
+    whisper.prompt = spelled(point.alpha)
+    load.save(whisper, out / "model")
+    prove_saved(out / "model", run, whisper, device)
+    choice = {
+        "alpha": point.alpha, "prompt": whisper.prompt, "inside_budget": inside, "budget": budget, "best_epoch": 0,
+        "dev_wer_before": points[-1].dev_wer, "dev_wer": point.dev_wer,
+        "general_dev_wer_before": points[-1].general_wer, "general_dev_wer": point.general_wer,
+        "points": [dataclasses.asdict(p) for p in points],
+    }  # fmt: skip
+    files.write_json(out / "choice.json", choice)
+    files.write_jsonl(out / "curve.jsonl", [])
+    frozen = sum(p.numel() for p in whisper.model.parameters())
+    return {
+        "counts": {"in": len(terms), "out": len(points), "rejected": {}}, "choice": choice,
+        "suppressed_released": released, "device": device.label, "epochs_run": 0, "steps": 0,
+        "recipe": run.pipeline.finetune.model_dump(mode="json"), "trainable": 0, "frozen": frozen,
+    }  # fmt: skip
 
 
 def recipe_of(run: Run, whisper: Whisper) -> Recipe:
@@ -241,14 +298,12 @@ def _choose_blend(
     """Sweep alpha between base and tuned weights on dev and general_dev (WiSE-FT)."""
     tuned = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
     general_before = before.get("general_wer")
-    budget = run.pipeline.finetune.forgetting_budget
-    if budget is None and general_before is not None:
-        budget = max(SMALLEST_BUDGET, BUDGET_SHARE * general_before)
+    budget = _budget(run, general_before)
 
     def evaluate(alpha: float) -> tuple[float, float | None]:
         whisper.model.load_state_dict(retain.blend(base, tuned, alpha))
         rates = chooser.measure()
-        log.info("blend %.3f: dev WER %.3f, general WER %s", alpha, rates["dev_wer"], rates.get("general_wer"))
+        log.info("blend %.3f: %s", alpha, _told(rates))
         return rates["dev_wer"], rates.get("general_wer")
 
     points = retain.sweep(run.pipeline.finetune.alphas or (1.0,), evaluate)
@@ -256,6 +311,17 @@ def _choose_blend(
     point, inside = retain.choose(points, base_general_wer=general_before, budget=share)
     whisper.model.load_state_dict(tuned)
     return point, points, inside, budget
+
+
+def _budget(run: Run, general_before: float | None) -> float | None:
+    """The forgetting budget: the pipeline's, or 10 % of the base's general rate; None without general speech."""
+    if run.pipeline.finetune.forgetting_budget is None and general_before is not None:
+        return max(SMALLEST_BUDGET, BUDGET_SHARE * general_before)
+    return run.pipeline.finetune.forgetting_budget
+
+
+def _told(rates: dict[str, float]) -> str:
+    return ", ".join(f"{name.removesuffix('_wer')} WER {rate:.3f}" for name, rate in rates.items())
 
 
 def prove_saved(folder: Path, run: Run, whisper: Whisper, device: Device) -> None:

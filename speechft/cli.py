@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from speechft import __version__, config, files, stages
-from speechft.errors import InputError
+from speechft.errors import InputError, Stopped
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 is success, 2 the user's input, 130 an interruption."""
+    """Run one command; 0 is success, 2 the user's input, 130 an interruption, 143 a SIGTERM."""
     options = build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("httpx", "transformers", "datasets", "matplotlib", "fontTools", "numba"):
@@ -34,6 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"speechft: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"speechft: {stopped}", file=sys.stderr)
+        return stopped.status
     except KeyboardInterrupt:
         print("speechft: interrupted; the same command goes on where it stopped", file=sys.stderr)
         return 130
@@ -161,7 +164,13 @@ def run_stage(options: argparse.Namespace) -> int:
     if options.command == "synth":
         stages.run_stages(run, ("synth",))
         return 0
-    stages.run_stages(run, stages.ORDER[: stages.ORDER.index(options.command) + 1])
+    names = stages.ORDER[: stages.ORDER.index(options.command) + 1]
+    if os.environ.get("RANK", "0") != "0":  # under accelerate launch the first process runs the stages before
+        if options.command != "finetune":
+            raise InputError(f"{options.command}: runs as one process; accelerate launch is for finetune")
+        logging.getLogger().setLevel(logging.WARNING)
+        names = ("finetune",)
+    stages.run_stages(run, names)
     if options.command == "report":
         _print_result(run)
     return 0

@@ -130,6 +130,8 @@ class Finetune(_Table):
     upper_layers: Positive = 2
     encoder_layers: Annotated[int, pydantic.Field(ge=0)] = 0
     lora_rank: Positive = 16
+    lora_encoder: bool = False
+    thaw: Literal["epoch", "stall"] = "epoch"
     seed: int = 1
 
 

@@ -36,10 +36,12 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
         InputError: the base cannot be loaded, or the disk is too small.
     """
     whisper, device = stages.load_base(run), stages.device()
-    planned, rejects = plan_windows(run, whisper) if run.pipeline.finetune.strategy != "scratch" else ([], [])
+    planned, rejects = (
+        plan_windows(run, whisper) if run.pipeline.finetune.strategy not in ("scratch", "prompt") else ([], [])
+    )
     singles = [row for rows in stages.evaluated(run).values() for row in rows]
     wanted = {"evaluated": single_windows(singles)}
-    if stages.from_states(run):
+    if stages.from_states(run) and run.pipeline.finetune.strategy != "prompt":
         wanted["train"] = planned
     sizes = {name: states.size_gb(len(content), whisper.model.config) for name, content in wanted.items()}
     total = sum(map(len, wanted.values()))

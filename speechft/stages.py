@@ -328,10 +328,10 @@ def encode(run: Run) -> bool:
 
 
 def from_states(run: Run) -> bool:
-    strategy = run.pipeline.finetune.strategy
-    return strategy not in ("full", "scratch") and not (
-        strategy == "progressive" and run.pipeline.finetune.encoder_layers
-    )
+    """Whether the strategy leaves the encoder alone, so that kept states serve for training and for decoding."""
+    settings = run.pipeline.finetune
+    reaches_encoder = {"full": True, "scratch": True, "progressive": settings.encoder_layers > 0}
+    return not reaches_encoder.get(settings.strategy, settings.strategy == "lora" and settings.lora_encoder)
 
 
 def _stores_exist(run: Run) -> bool:
@@ -350,13 +350,20 @@ def finetune(run: Run) -> bool:
         "model": _model_settings(run),
         "normaliser": run.pipeline.score.normaliser,
     }
+    from speechft.adapt.team import Team
+
+    team = Team()
     stage = run.stage("finetune", settings=wanted, inputs=inputs, seed=settings.seed)
-    if stage.up_to_date():
+    if team.told(team.first and stage.up_to_date()):
         return False
-    stage.begin()
+    if team.first:
+        stage.begin()
+    team.told(None)  # the folder is ready
     from speechft import adaptation
 
-    facts = adaptation.adapt(run, stage.dir)
+    facts = adaptation.adapt(run, stage.dir, team)
+    if not team.first:
+        return True
     stage.finish(
         facts.pop("counts"),
         [stage.dir / "model", stage.dir / "curve.jsonl", stage.dir / "choice.json"],

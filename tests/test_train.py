@@ -3,17 +3,22 @@
 import copy
 import dataclasses
 import itertools
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import any_whisper
+import peft
 import pytest
 import torch
+import transformers
 
 from speechft.adapt import retain
-from speechft.adapt.train import Item, Recipe, epoch_steps, rate_at, train
-from speechft.errors import InputError
+from speechft.adapt.steps import Item, Recipe, epoch_steps, rate_at
+from speechft.adapt.train import train
+from speechft.errors import InputError, Stopped
 from speechft.whisper import decode, load, tokens
 
 CPU = load.Device(name="cpu", precision=torch.float32, reason="tests repeat exactly")
@@ -109,6 +114,117 @@ def test_a_resumed_run_gives_the_same_weights_bit_for_bit(small: load.Whisper, t
     assert [row.get("loss") for row in resumed.curve] == [row.get("loss") for row in whole.curve]
 
 
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_after_the_step_and_the_rest_is_bit_for_bit_the_same(
+    small: load.Whisper, tmp_path: Path, number: signal.Signals
+) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=3)
+    cut, again = copy.deepcopy(small), copy.deepcopy(small)
+    texts = TEXTS * 3  # six steps an epoch
+    whole = run(small, tmp_path / "whole", recipe, texts=texts)
+    handler = signal.getsignal(number)
+
+    def in_the_ninth_step(step: int, total: int, loss: float) -> None:
+        if step == 9:
+            os.kill(os.getpid(), number)
+
+    with pytest.raises(Stopped, match="after step 9") as stopped:
+        run(cut, tmp_path / "cut", recipe, texts=texts, progress=in_the_ninth_step)
+    assert stopped.value.status == 128 + number
+    assert signal.getsignal(number) is handler
+    steps = []
+    later = itertools.count(50, -1)
+    resumed = run(
+        again, tmp_path / "cut", recipe, texts=texts, evaluate=lambda: {"dev_wer": next(later) / 100},
+        progress=lambda step, total, loss: steps.append(step),
+    )  # fmt: skip
+    assert steps == list(range(10, 19))
+    for name, value in small.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name]), name
+    assert [row.get("loss") for row in resumed.curve] == [row.get("loss") for row in whole.curve]
+
+
+def test_out_of_memory_halves_the_pass_and_keeps_the_batch(small: load.Whisper, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, batch_clips=4, replay_share=0.25, distil=0.5, l2sp=1e-3)
+    other, said = copy.deepcopy(small), []
+    mixed = items(small, TEXTS * 3) + items(small, ["eight nine"], replay=True)
+    whole = train(
+        small, mixed, recipe, device=CPU, inputs=states, from_states=True, out=tmp_path,
+        evaluate=lambda: {"dev_wer": 1.0},
+    )  # fmt: skip
+
+    def full(module, args, kwargs) -> None:
+        if len(kwargs["input_ids"]) > 1 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    other.model.model.decoder.register_forward_pre_hook(full, with_kwargs=True)
+    out = tmp_path / "other"
+    out.mkdir()
+    halved = train(
+        other, mixed, recipe, device=CPU, inputs=states, from_states=True, out=out, evaluate=lambda: {"dev_wer": 1.0},
+        say=said.append,
+    )  # fmt: skip
+    assert [line for line in said if "out of memory" in line][-1].split("in ")[1].startswith("4 parts")
+    assert halved.step == whole.step
+    assert [row["loss"] for row in halved.curve[1:]] == pytest.approx(
+        [row["loss"] for row in whole.curve[1:]], rel=1e-4
+    )
+    for name, value in small.model.state_dict().items():
+        torch.testing.assert_close(value, other.model.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_one_window_too_large_is_an_error(small: load.Whisper, tmp_path: Path) -> None:
+    def full(module, args, kwargs) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    small.model.model.decoder.register_forward_pre_hook(full, with_kwargs=True)
+    with pytest.raises(InputError, match="one window alone does not fit"):
+        run(small, tmp_path / "out")
+
+
+def test_a_growing_loss_stops_and_the_checkpoint_stays(small: load.Whisper, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, learning_rate=3.0, epochs=40)
+    with pytest.raises(InputError, match=r"and growing, at step \d+ .*learning rate"):
+        run(small, tmp_path / "out", recipe, texts=TEXTS * 2)
+    assert (tmp_path / "out" / "checkpoint.pt").exists()
+
+
+def test_progressive_thaws_when_dev_stalls(small: load.Whisper, tmp_path: Path) -> None:
+    """Of two decoder layers the upper one trains, until dev WER stops falling; then both; then patience counts."""
+    recipe = dataclasses.replace(RECIPE, strategy="progressive", thaw="stall", epochs=9, patience=1)
+    before = {name: value.clone() for name, value in small.model.state_dict().items()}
+    rates, lower = iter([0.9, 0.5, 0.4, 0.4, 0.3, 0.3, 0.2]), []
+
+    def measure() -> dict[str, float]:
+        moved = [n for n, v in small.model.state_dict().items() if not torch.equal(v, before[n])]
+        lower.append(any("decoder.layers.0." in name for name in moved))
+        return {"dev_wer": next(rates)}
+
+    state = run(small, tmp_path / "out", recipe, evaluate=measure)
+    assert lower == [False, False, False, False, True, True]
+    assert (state.epoch, state.thawed, state.best_epoch) == (5, 1, 4)
+
+
+def test_adapters_are_kept_apart_and_merged(small: load.Whisper, tmp_path: Path) -> None:
+    base = load.load(str(tmp_path / "base"))
+    before = {name: value.clone() for name, value in small.model.state_dict().items()}
+    features = lambda numbers: torch.randn(  # noqa: E731
+        len(numbers), 80, 3000, generator=torch.Generator().manual_seed(1)
+    )
+    recipe = dataclasses.replace(RECIPE, strategy="lora", lora_encoder=True, epochs=2)
+    run(small, tmp_path / "out", recipe, inputs=features, from_states=False)
+    merged = small.model.state_dict()
+    changed = {name for name, value in merged.items() if not torch.equal(value, before[name])}
+    assert {name.split(".")[1] for name in changed} == {"encoder", "decoder"}
+    assert all(name.endswith(("_proj.weight", "fc1.weight", "fc2.weight")) for name in changed)
+    loaded = peft.PeftModel.from_pretrained(base.model, tmp_path / "out" / "adapter").merge_and_unload()
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, merged[name])
+    load.save(small, tmp_path / "model")
+    assert transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "model") is not None
+
+
 def test_a_model_fitted_on_jargon_writes_it_after_reload(small: load.Whisper, tmp_path: Path) -> None:
     jargon = "120/80 mg/dL"
     assert load.release_tokens(small, ["nothing special"]) == []
@@ -175,13 +291,11 @@ def test_choice_is_best_dev_inside_the_budget() -> None:
     assert retain.choose(points, base_general_wer=None, budget=None) == (points[0], True)
 
 
-def test_distillation_is_zero_for_equal_logits_and_ignores_masked_positions() -> None:
-    logits = torch.randn(1, 3, 5)
-    labels = torch.tensor([[1, 2, tokens.IGNORED]])
-    assert float(retain.distillation(logits, logits, labels)) == pytest.approx(0.0, abs=1e-6)
-    other = logits.clone()
-    other[0, 2] += 9 * torch.randn(5)
-    assert float(retain.distillation(logits, other, labels)) == pytest.approx(0.0, abs=1e-6)
+def test_distillation_is_the_divergence_from_the_base() -> None:
+    tuned, base = torch.randn(3, 5), torch.randn(3, 5)
+    assert float(retain.distillation(tuned, tuned)) == pytest.approx(0.0, abs=1e-6)
+    p, q = base.softmax(-1), tuned.softmax(-1)
+    assert float(retain.distillation(tuned, base)) == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-4)
 
 
 def test_nothing_left_behind_in_half_a_save(small: load.Whisper, tmp_path: Path) -> None:

@@ -8,22 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from speechft.whisper.tokens import IGNORED
 
-
-def distillation(
-    logits: torch.Tensor, base_logits: torch.Tensor, labels: torch.Tensor, *, temperature: float = 1.0
-) -> torch.Tensor:
-    """KL(base || tuned) per label (Hinton et al. 2015), over the positions that are labelled.
+def distillation(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
+    """KL(base || tuned), summed over labels (Hinton et al. 2015, at temperature 1).
 
     Args:
-        logits, base_logits: shape (batch, length, vocabulary).
-        labels: shape (batch, length), IGNORED where masked.
+        logits, base_logits: shape (labels, vocabulary).
     """
-    kept = labels != IGNORED
-    tuned = nn.functional.log_softmax(logits[kept].float() / temperature, dim=-1)
-    base = nn.functional.log_softmax(base_logits[kept].float() / temperature, dim=-1)
-    return nn.functional.kl_div(tuned, base, log_target=True, reduction="batchmean") * temperature**2
+    tuned = nn.functional.log_softmax(logits.float(), dim=-1)
+    base = nn.functional.log_softmax(base_logits.float(), dim=-1)
+    return nn.functional.kl_div(tuned, base, log_target=True, reduction="sum")
 
 
 def distance(parameters: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> torch.Tensor:

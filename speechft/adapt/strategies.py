@@ -15,7 +15,7 @@ from speechft.errors import InputError
 TOKENS = "model.decoder.embed_tokens.weight"
 FINAL_NORM = "model.decoder.layer_norm."
 CONSTANT = "model.encoder.embed_positions.weight"
-FROM_STATES = ("prompt", "head", "upper", "decoder", "progressive")  # the encoder never changes
+ADAPTED = r"layers\.\d+\.(((self|encoder)_attn\.(q_proj|k_proj|v_proj|out_proj))|fc[12])"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,3 +115,18 @@ def freeze(model: Any, strategy: str, **options: Any) -> tuple[int, int]:
         parameter.requires_grad_(name in chosen)
     count = sum(p.numel() for p in model.parameters() if p.requires_grad)
     return count, sum(p.numel() for p in model.parameters()) - count
+
+
+def with_adapters(model: Any, *, rank: int, encoder: bool) -> Any:
+    """Add low-rank adapters (Hu et al. 2021) to every attention and feed-forward matrix, and freeze the rest.
+
+    Args:
+        model: changed in place; the `peft` model that is returned holds it.
+        rank: of the adapters; their scale is 2, alpha being twice the rank.
+        encoder: also in the encoder.
+    """
+    import peft
+
+    where = "(encoder|decoder)" if encoder else "decoder"
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=rf".*{where}\.{ADAPTED}")
+    return peft.get_peft_model(model, config)

@@ -1,20 +1,20 @@
 """The training loop: teacher forcing over kept encoder states, or over audio when the encoder itself changes.
 
 One plain loop, because a Trainer pads, gathers and reorders in ways that defeat kept states: a step here is a handful
-of packed windows read from disk, one decoder pass, one optimiser step. Every draw (order, timestamps, previous text)
-comes from the seed and the epoch or step number, so a resumed run repeats an uninterrupted one.
+of packed windows read from disk, one decoder pass, one optimiser step.
 """
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import logging
 import math
-import random
 import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,133 +24,37 @@ from torch import nn
 
 from speechft import files
 from speechft.adapt import masks, retain, strategies
-from speechft.errors import InputError
+from speechft.adapt.steps import Item, Recipe, epoch_steps, make_examples, rate_at
+from speechft.adapt.team import Team
+from speechft.errors import InputError, Stopped
 from speechft.whisper import attention, tokens
 from speechft.whisper.load import Device, Whisper
 
 logger = logging.getLogger(__name__)
 
-WARMUP_SHARE = 0.1
-FINAL_RATE_SHARE = 0.1
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
-MAX_PREVIOUS = 64  # tokens of earlier text in the share of windows that get any
-
-
-@dataclass(frozen=True, kw_only=True)
-class Item:
-    """One window to learn from: its number in the store (or among the features), what was said, and its part."""
-
-    number: int
-    segments: tuple[tokens.Segment, ...]
-    view: int
-    replay: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How to train; see `config.Finetune` for what each setting means."""
-
-    strategy: str
-    epochs: int
-    learning_rate: float
-    batch_clips: int
-    replay_share: float
-    distil: float
-    l2sp: float
-    patience: int
-    timestamp_share: float
-    previous_share: float
-    upper_layers: int
-    encoder_layers: int
-    lora_rank: int
-    seed: int
-    time_masks: int = 0  # SpecAugment, see `masks.hide`
-    time_mask_s: float = 0.0
-    channel_masks: int = 0
-    channel_mask_share: float = 0.0
+SAVE_EVERY_S = 600.0  # a kill in the middle of a long epoch loses no more than this
+RECENT = 20  # steps whose mean loss tells divergence
+DIVERGED = 2.0  # nats above the lowest such mean
 
 
 @dataclass(kw_only=True)
 class Progress:
-    """What a checkpoint carries beside weights and optimiser."""
+    """What a checkpoint carries beside weights and optimiser: after `done` steps of an epoch, `step` in all."""
 
     epoch: int = 0
+    done: int = 0
     step: int = 0
+    losses: list[float] = field(default_factory=list)  # sum and number in this epoch
+    recent: list[float] = field(default_factory=list)
+    lowest: float = math.inf
+    thawed: int = 0  # stalls of dev WER that `progressive` has answered
     best_wer: float = math.inf
     best_epoch: int = -1
     bad_evaluations: int = 0
     seconds: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
-
-
-def epoch_steps(items: Sequence[Item], recipe: Recipe, *, epoch: int) -> list[list[Item]]:
-    """The windows of each step of an epoch.
-
-    An epoch passes once over the domain rows, in the view whose turn it is; each step is filled up with replayed
-    general windows to `replay_share` of its clips.
-    """
-    rng = random.Random(f"{recipe.seed}:epoch:{epoch}")
-    views = sorted({item.view for item in items if not item.replay})
-    view = views[epoch % len(views)]
-    domain = [item for item in items if not item.replay and item.view == view]
-    replayed = [item for item in items if item.replay]
-    rng.shuffle(domain)
-    rng.shuffle(replayed)
-    replay_clips = round(recipe.batch_clips * recipe.replay_share) if replayed else 0
-    steps: list[list[Item]] = []
-    next_replay = _cycle(replayed, rng)
-    for chunk in _chunks(domain, recipe.batch_clips - replay_clips):
-        clips = 0
-        while clips < replay_clips:
-            chunk.append(next(next_replay))
-            clips += len(chunk[-1].segments)
-        steps.append(chunk)
-    return steps
-
-
-def _chunks(items: list[Item], clips: int) -> Iterator[list[Item]]:
-    chunk: list[Item] = []
-    count = 0
-    for item in items:
-        chunk.append(item)
-        count += len(item.segments)
-        if count >= clips:
-            yield chunk
-            chunk, count = [], 0
-    if chunk:
-        yield chunk
-
-
-def _cycle(items: list[Item], rng: random.Random) -> Iterator[Item]:
-    while True:
-        yield from items
-        rng.shuffle(items)
-
-
-def make_examples(
-    ids: tokens.Layout, items: Sequence[Item], recipe: Recipe, *, step: int, pool: Sequence[tuple[int, ...]]
-) -> list[tokens.Example]:
-    """Decoder inputs and labels; a share of windows gets timestamps, a share gets (unrelated) previous text.
-
-    Unrelated previous text teaches the decoder to listen rather than to follow it, and keeps the ability alive.
-    """
-    rng = random.Random(f"{recipe.seed}:step:{step}")
-    examples = []
-    for item in items:
-        previous = rng.choice(pool)[-MAX_PREVIOUS:] if pool and rng.random() < recipe.previous_share else ()
-        stamped = rng.random() < recipe.timestamp_share
-        examples.append(tokens.example(ids, item.segments, timestamps=stamped, previous=previous))
-    return examples
-
-
-def rate_at(step: int, total: int, peak: float) -> float:
-    """Linear warm-up over the first tenth, then a half cosine down to a tenth of the peak."""
-    warmup = max(1, round(total * WARMUP_SHARE))
-    if step < warmup:
-        return peak * (step + 1) / warmup
-    share = (step - warmup) / max(1, total - warmup)
-    return peak * (FINAL_RATE_SHARE + (1 - FINAL_RATE_SHARE) * 0.5 * (1 + math.cos(math.pi * min(1.0, share))))
 
 
 def train(
@@ -163,6 +67,7 @@ def train(
     from_states: bool,
     evaluate: Callable[[], dict[str, float]],
     out: Path,
+    team: Team | None = None,
     say: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
 ) -> Progress:
@@ -170,101 +75,319 @@ def train(
 
     Args:
         items: windows of every view, domain and replay.
-        inputs: gives states (n, 1500, d_model) for window numbers, or log-mels (n, mels, 3000) if not `from_states`.
+        inputs: gives states (n, 1500, d_model) for window numbers, or log-mels (n, mels, 3000) if not `from_states`;
+            called in another thread, a step ahead.
         evaluate: scores the model as it stands on dev by generating: at least `{"dev_wer": ...}`.
-        out: folder for `checkpoint.pt` (resumed from when present), `best.pt` and `curve.jsonl`.
+        out: folder for `checkpoint.pt` (resumed from when present), `best.pt`, `curve.jsonl`, and `adapter` (LoRA).
+        team: the processes that train together.
 
     Raises:
-        InputError: nothing to train on, or the loss is not finite (step, rows and rate are named).
+        InputError: nothing to train on, the loss is not finite or grows (step, rows and rate are named), or one
+            window alone does not fit into memory.
+        Stopped: SIGTERM or SIGINT came; the checkpoint holds the last whole step.
     """
     if not any(not item.replay for item in items):
         raise InputError("finetune: no training windows are left; look at rejects.jsonl in the ingest folder")
-    model = whisper.model.to(device.name)
-    base = copy.deepcopy(model.model.decoder).requires_grad_(False) if recipe.distil > 0 else None
-    attending = training_attention(device, from_states=from_states)
-    if base is not None and attending:
-        base.set_attn_implementation(attending)
-    anchor = {name: p.detach().clone() for name, p in model.named_parameters()} if recipe.l2sp > 0 else {}
-    model, merge = _prepare(model, recipe)
-    steps_total = sum(len(epoch_steps(items, recipe, epoch=e)) for e in range(recipe.epochs))
-    trained = [p for p in model.parameters() if p.requires_grad]
-    candidates = _ever_trained(model, recipe)
-    optimizer = torch.optim.AdamW(
-        candidates, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
+    loop = Loop(
+        whisper, recipe, device=device, inputs=inputs, from_states=from_states, out=out, team=team or Team(), say=say
     )
-    scaler = torch.amp.GradScaler(device.name, enabled=device.precision == torch.float16)
-    state = _resume(out, model, optimizer)
-    if state.epoch == 0 and not state.curve:
-        state.curve.append({"epoch": 0, "step": 0, **evaluate()})
-        _save(out, model, optimizer, state, recipe)
+    state = loop.resume()
+    if not state.curve:
+        state.curve.append({"epoch": 0, "step": 0, **loop.team.told(evaluate() if loop.team.first else {})})
+        loop.save()
     pool = [segment.tokens for item in items if not item.replay for segment in item.segments if segment.tokens]
-    every = max(1, recipe.epochs // 8)
-    stopping = _StopSignal()
-    started = time.monotonic()
-    for epoch in range(state.epoch, recipe.epochs):
-        if recipe.strategy == "progressive":
-            _thaw(model, recipe, epoch=epoch)
-        model.train()
-        losses = []
-        for chunk in epoch_steps(items, recipe, epoch=epoch):
-            rate = rate_at(state.step, steps_total, recipe.learning_rate)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            examples = make_examples(whisper.ids, chunk, recipe, step=state.step, pool=pool)
-            decoder_inputs, labels = (t.to(device.name) for t in tokens.collate(examples, end=whisper.ids.end))
-            features = inputs([item.number for item in chunk]).to(device.name)
-            features = _masked(features, chunk, recipe, step=state.step, from_states=from_states)
-            with attention.implemented(whisper.model, attending):
-                loss = _loss(model, features, decoder_inputs, labels, chunk, recipe, device, from_states, base, anchor)
-            if not torch.isfinite(loss):
-                where = ", ".join(str(item.number) for item in chunk[:8])
-                raise InputError(
-                    f"finetune: the loss is {float(loss.detach())} at step {state.step} (windows {where}, learning "
-                    f"rate {rate:.2e}); lower finetune.learning_rate. The last good checkpoint is "
-                    f"{out / 'checkpoint.pt'}"
-                )
-            scaler.scale(loss).backward()
-            scaler.unscale_(optimizer)
-            nn.utils.clip_grad_norm_(trained, CLIP_NORM)
-            scaler.step(optimizer)
-            scaler.update()
-            optimizer.zero_grad(set_to_none=True)
-            state.step += 1
-            losses.append(float(loss.detach()))
-            progress(state.step, steps_total, losses[-1])
-        state.epoch = epoch + 1
-        if state.epoch % every == 0 or state.epoch == recipe.epochs or stopping.asked:
-            model.eval()
-            row = {
-                "epoch": state.epoch,
-                "step": state.step,
-                "loss": sum(losses) / len(losses),
-                "rate": rate,
-                **evaluate(),
-            }
-            state.curve.append(row)
-            say(_line(row, recipe.epochs))
-            if row["dev_wer"] < state.best_wer:
-                state.best_wer, state.best_epoch, state.bad_evaluations = row["dev_wer"], state.epoch, 0
-                with files.atomic_write(out / "best.pt", "wb") as file:
-                    torch.save({"model": _trained_state(model, recipe), "epoch": state.epoch}, file)
-            else:
-                state.bad_evaluations += 1
-            state.seconds += time.monotonic() - started
-            started = time.monotonic()
-            _save(out, model, optimizer, state, recipe)
-            if stopping.asked:
-                raise InputError("finetune: stopped by a signal; the same command goes on from the checkpoint")
-            if state.bad_evaluations >= recipe.patience:
-                say(f"dev WER has not fallen for {recipe.patience} evaluations: stopped at epoch {state.epoch}")
-                break
-    if (out / "best.pt").exists():
-        best = torch.load(out / "best.pt", map_location=device.name, weights_only=True)
-        model.load_state_dict(best["model"], strict=False)
-    whisper.model = merge(model)
-    whisper.model.eval()
-    files.write_jsonl(out / "curve.jsonl", state.curve)
+    total = sum(len(epoch_steps(items, recipe, epoch=e)) for e in range(recipe.epochs))
+    every = 1 if recipe.thaw == "stall" else max(1, recipe.epochs // 8)
+    with loop.stopping:
+        while state.epoch < recipe.epochs and state.bad_evaluations < recipe.patience:
+            loop.thaw()
+            loop.epoch(epoch_steps(items, recipe, epoch=state.epoch), total=total, pool=pool, progress=progress)
+            rate = rate_at(state.step - 1, total, recipe.learning_rate)
+            state.epoch, state.done = state.epoch + 1, 0
+            if state.epoch % every and state.epoch != recipe.epochs:
+                continue
+            loop.model.eval()
+            measured = loop.team.told(evaluate() if loop.team.first else {})
+            row = {"epoch": state.epoch, "step": state.step, "loss": state.losses[0] / state.losses[1], "rate": rate}
+            loop.note({**row, **measured})
+            say(_line(state.curve[-1], recipe.epochs))
+            loop.stopping.asked = loop.team.told(loop.stopping.asked)
+            loop.leave_if_asked()
+    if state.epoch < recipe.epochs:
+        say(f"dev WER has not fallen for {recipe.patience} evaluations: stopped at epoch {state.epoch}")
+    loop.restore_best()
     return state
+
+
+class Loop:
+    """Model, optimiser and progress; one step at a time."""
+
+    def __init__(
+        self, whisper: Whisper, recipe: Recipe, *, device: Device, inputs: Callable[[Sequence[int]], torch.Tensor],
+        from_states: bool, out: Path, team: Team, say: Callable[[str], None] = lambda text: None,
+    ) -> None:  # fmt: skip
+        self.whisper, self.recipe, self.device, self.inputs = whisper, recipe, device, inputs
+        self.from_states, self.out, self.team, self.say = from_states, out, team, say
+        self.core = whisper.model.to(device.name)
+        self.attending = training_attention(device, from_states=from_states)
+        self.base = copy.deepcopy(self.core.model.decoder).requires_grad_(False) if recipe.distil > 0 else None
+        if self.base is not None and self.attending:
+            self.base.set_attn_implementation(self.attending)
+        names = self.core.named_parameters()
+        self.anchor = {name: p.detach().clone() for name, p in names} if recipe.l2sp > 0 else {}
+        self.model = self.core
+        if recipe.strategy == "lora":
+            self.model = strategies.with_adapters(self.core, rank=recipe.lora_rank, encoder=recipe.lora_encoder)
+        self.state = Progress()
+        self.thaw(everything=True)
+        self.optimizer = torch.optim.AdamW(
+            self.trained, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
+        )
+        self.scaler = torch.amp.GradScaler(device.name, enabled=device.precision == torch.float16)
+        self.parts = 1  # forward passes a step, doubled when memory runs out
+        self.stopping = _StopSignal()
+        self.clock_s = time.monotonic()
+        self._board = _tensorboard(out) if team.first else None
+
+    @property
+    def trained(self) -> list[Any]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def thaw(self, *, everything: bool = False) -> None:
+        """Set what trains now; under `progressive` that grows with the epochs, or with stalls of dev WER."""
+        recipe, state = self.recipe, self.state
+        if recipe.strategy == "lora":
+            return
+        layers = self.core.config.decoder_layers + recipe.encoder_layers
+        turns = layers if recipe.thaw == "stall" else max(1, recipe.epochs // 2)
+        turn = turns if everything else state.thawed if recipe.thaw == "stall" else state.epoch
+        strategies.freeze(
+            self.core, recipe.strategy, upper_layers=recipe.upper_layers, thaw_encoder_layers=recipe.encoder_layers,
+            epoch=turn, epochs=turns,
+        )  # fmt: skip
+
+    def epoch(
+        self, steps: Sequence[Sequence[Item]], *, total: int, pool: Sequence[tuple[int, ...]],
+        progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
+    ) -> None:  # fmt: skip
+        """The steps of an epoch that are not done yet, each one's features read while the one before is computed."""
+        self.model.train()
+        if not self.state.done:
+            self.state.losses = [0.0, 0]
+        with ThreadPoolExecutor(max_workers=1) as reader:
+
+            def read(chunk: Sequence[Item]) -> Future[torch.Tensor]:
+                mine = self.team.share(chunk)
+                return reader.submit(self.inputs, [item.number for item in mine]) if mine else Future()
+
+            ahead = read(steps[self.state.done]) if self.state.done < len(steps) else Future()
+            for index in range(self.state.done, len(steps)):
+                coming, ahead = ahead, read(steps[index + 1]) if index + 1 < len(steps) else Future()
+                rate = rate_at(self.state.step, total, self.recipe.learning_rate)
+                loss = self.step(steps[index], coming, rate=rate, pool=pool)
+                self.state.done = index + 1
+                self.state.losses = [self.state.losses[0] + loss, self.state.losses[1] + 1]
+                progress(self.state.step, total, loss)
+                if self._board:
+                    self._board.add_scalar("loss", loss, self.state.step)
+                    self._board.add_scalar("rate", rate, self.state.step)
+                if time.monotonic() - self.clock_s > SAVE_EVERY_S:
+                    self.save()
+                self.leave_if_asked()
+
+    def step(
+        self, chunk: Sequence[Item], features: Future[torch.Tensor], *, rate: float, pool: Sequence[tuple[int, ...]]
+    ) -> float:
+        """One optimiser step over the windows of a chunk; the loss before it."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        examples = make_examples(self.whisper.ids, chunk, self.recipe, step=self.state.step, pool=pool)
+        mine = self.team.share(list(zip(chunk, examples, strict=True)))
+        divisors = (_labelled(examples), _labelled([e for item, e in zip(chunk, examples, strict=True) if item.replay]))
+        loss = 0.0
+        while mine:
+            try:
+                loss = self._backward(mine, features.result(), divisors)
+                break
+            except (RuntimeError, MemoryError) as error:
+                if not _out_of_memory(error):
+                    raise
+                self._halve(len(mine), error)
+        loss, signals = self.team.total([loss, float(self.stopping.asked)])
+        self.stopping.asked = max(self.stopping.asked, int(signals > 0 and signal.SIGTERM))
+        if not math.isfinite(loss) or self._diverges(loss):
+            where = ", ".join(str(item.number) for item in chunk[:8])
+            raise InputError(
+                f"finetune: the loss is {loss:.3g}{'' if not math.isfinite(loss) else ', and growing,'} at step "
+                f"{self.state.step} (windows {where}, learning rate {rate:.2e}); lower finetune.learning_rate. The "
+                f"last good checkpoint is {self.out / 'checkpoint.pt'}"
+            )
+        trained = self.trained
+        self.team.add_gradients(trained)
+        self.scaler.unscale_(self.optimizer)
+        nn.utils.clip_grad_norm_(trained, CLIP_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state.step += 1
+        return loss
+
+    def _backward(
+        self, mine: Sequence[tuple[Item, tokens.Example]], features: torch.Tensor, divisors: tuple[int, int]
+    ) -> float:
+        """Gradients of this process's windows, in as many passes as memory asks for."""
+        size = -(-len(mine) // self.parts)
+        total = 0.0
+        for start in range(0, len(mine), size):
+            part = mine[start : start + size]
+            inputs, labels = tokens.collate([example for _, example in part], end=self.whisper.ids.end)
+            heard = self._masked(features[start : start + size].to(self.device.name), [item for item, _ in part])
+            with attention.implemented(self.core, self.attending):
+                loss = self._loss(
+                    heard,
+                    inputs.to(self.device.name),
+                    labels.to(self.device.name),
+                    [item for item, _ in part],
+                    divisors,
+                )
+                if self.anchor and self.team.first and start == 0:
+                    moved = {n: p for n, p in self.core.named_parameters() if p.requires_grad and n in self.anchor}
+                    loss = loss + self.recipe.l2sp * retain.distance(moved, self.anchor)
+                self.scaler.scale(loss).backward()
+            total += float(loss.detach())
+        return total
+
+    def _loss(
+        self, features: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, items: Sequence[Item],
+        divisors: tuple[int, int],
+    ) -> torch.Tensor:  # fmt: skip
+        """This part's share of the step's mean over labels; the vocabulary is computed at labelled positions only."""
+        kept = labels != tokens.IGNORED
+        with self.device.autocast():
+            if self.from_states:
+                states = features.to(self.device.precision)
+            else:
+                states = self.core.model.encoder(features).last_hidden_state
+            decoder = self.core.model.decoder
+            hidden = decoder(input_ids=inputs, encoder_hidden_states=states, use_cache=False).last_hidden_state
+            logits = self.core.proj_out(hidden[kept])
+        loss = nn.functional.cross_entropy(logits.float(), labels[kept], reduction="sum") / divisors[0]
+        replayed = torch.tensor([item.replay for item in items], device=labels.device)
+        if self.base is not None and bool(replayed.any()):
+            with torch.no_grad(), self.device.autocast():
+                old = self.base(
+                    input_ids=inputs[replayed], encoder_hidden_states=states[replayed].detach(), use_cache=False
+                ).last_hidden_state
+                base_logits = nn.functional.linear(old[kept[replayed]], self.base.embed_tokens.weight)
+            own = logits[replayed[:, None].expand_as(kept)[kept]]
+            loss = loss + self.recipe.distil * retain.distillation(own, base_logits) / divisors[1]
+        return loss
+
+    def _masked(self, features: torch.Tensor, items: Sequence[Item]) -> torch.Tensor:
+        recipe = self.recipe
+        return masks.hide(
+            features, time_axis=1 if self.from_states else 2, ends_s=[item.segments[-1].end_s for item in items],
+            seeds=[f"{recipe.seed}:step:{self.state.step}:{item.number}" for item in items],
+            time_masks=recipe.time_masks, time_mask_s=recipe.time_mask_s, channel_masks=recipe.channel_masks,
+            channel_mask_share=recipe.channel_mask_share,
+        )  # fmt: skip
+
+    def _halve(self, windows: int, error: BaseException) -> None:
+        if self.parts >= windows:
+            raise InputError(
+                "finetune: one window alone does not fit into memory; adapt a smaller model, or by lora or head"
+            ) from error
+        self.parts *= 2
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.device.name == "cuda":
+            torch.cuda.empty_cache()
+        self.say(
+            f"out of memory: a step's windows now go through in {self.parts} parts, their gradients added up; "
+            "the batch is the same"
+        )
+
+    def _diverges(self, loss: float) -> bool:
+        state = self.state
+        state.recent = [*state.recent[1 - RECENT :], loss]
+        if len(state.recent) < RECENT:
+            return False
+        mean = sum(state.recent) / RECENT
+        state.lowest = min(state.lowest, mean)
+        return mean > state.lowest + DIVERGED
+
+    def leave_if_asked(self) -> None:
+        """Save and leave once a signal has come."""
+        if self.stopping.asked:
+            self.save()
+            told = f"finetune: stopped after step {self.state.step}; the same command goes on from there"
+            raise Stopped(told, self.stopping.asked)
+
+    def note(self, row: dict[str, Any]) -> None:
+        """Keep an evaluation, and the weights if they are the best so far; save."""
+        state = self.state
+        state.curve.append(row)
+        if self._board:
+            for name in ("dev_wer", "general_wer"):
+                if row.get(name) is not None:
+                    self._board.add_scalar(name, row[name], state.step)
+        if row["dev_wer"] < state.best_wer:
+            state.best_wer, state.best_epoch, state.bad_evaluations = row["dev_wer"], state.epoch, 0
+            if self.team.first:
+                with files.atomic_write(self.out / "best.pt", "wb") as file:
+                    torch.save({"model": self._moved(), "epoch": state.epoch}, file)
+        elif self._can_thaw_more():
+            state.thawed += 1
+        else:
+            state.bad_evaluations += 1
+        self.save()
+
+    def _can_thaw_more(self) -> bool:
+        layers = self.core.config.decoder_layers + self.recipe.encoder_layers
+        stalls = self.recipe.strategy == "progressive" and self.recipe.thaw == "stall"
+        return stalls and self.state.thawed < layers - 1
+
+    def _moved(self) -> dict[str, torch.Tensor]:
+        """The tensors that training may have changed so far."""
+        everything = self.recipe.strategy == "progressive"
+        moved = {name for name, p in self.model.named_parameters() if everything or p.requires_grad}
+        return {name: value.detach().cpu() for name, value in self.model.state_dict().items() if name in moved}
+
+    def save(self) -> None:
+        """Write the checkpoint and the curve, each whole or not at all."""
+        self.state.seconds += time.monotonic() - self.clock_s
+        self.clock_s = time.monotonic()
+        if not self.team.first:
+            return
+        saved = {"model": self._moved(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
+                 "progress": json.dumps(vars(self.state))}  # fmt: skip
+        with files.atomic_write(self.out / "checkpoint.pt", "wb") as file:
+            torch.save(saved, file)
+        files.write_jsonl(self.out / "curve.jsonl", self.state.curve)
+
+    def resume(self) -> Progress:
+        """Go on from the checkpoint, if there is one."""
+        path = self.out / "checkpoint.pt"
+        if self.team.told(path.exists()):
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            self.model.load_state_dict(saved["model"], strict=False)
+            self.optimizer.load_state_dict(saved["optimizer"])
+            self.scaler.load_state_dict(saved["scaler"])
+            self.state = Progress(**json.loads(saved["progress"]))
+            logger.info("finetune: goes on after epoch %d, step %d", self.state.epoch, self.state.step)
+        return self.state
+
+    def restore_best(self) -> None:
+        """Put the best evaluation's weights into a plain model; adapters are kept apart as well as merged."""
+        if self._board:
+            self._board.close()
+        if self.team.told((self.out / "best.pt").exists()):
+            best = torch.load(self.out / "best.pt", map_location=self.device.name, weights_only=True)
+            self.model.load_state_dict(best["model"], strict=False)
+        if self.recipe.strategy == "lora":
+            if self.team.first:
+                self.model.save_pretrained(self.out / "adapter")
+            self.whisper.model = self.model.merge_and_unload()
+        self.whisper.model.eval()
 
 
 def training_attention(device: Device, *, from_states: bool) -> str | None:
@@ -276,110 +399,23 @@ def training_attention(device: Device, *, from_states: bool) -> str | None:
     return "eager" if from_states and device.name == "cpu" and device.precision == torch.bfloat16 else None
 
 
-def _masked(
-    features: torch.Tensor, chunk: Sequence[Item], recipe: Recipe, *, step: int, from_states: bool
-) -> torch.Tensor:
-    return masks.hide(
-        features, time_axis=1 if from_states else 2, ends_s=[item.segments[-1].end_s for item in chunk],
-        seeds=[f"{recipe.seed}:step:{step}:{item.number}" for item in chunk], time_masks=recipe.time_masks,
-        time_mask_s=recipe.time_mask_s, channel_masks=recipe.channel_masks,
-        channel_mask_share=recipe.channel_mask_share,
-    )  # fmt: skip
+def _labelled(examples: Sequence[tokens.Example]) -> int:
+    return max(1, sum(label != tokens.IGNORED for example in examples for label in example.labels))
 
 
-def _loss(
-    model: Any, features: torch.Tensor, decoder_inputs: torch.Tensor, labels: torch.Tensor, chunk: Sequence[Item],
-    recipe: Recipe, device: Device, from_states: bool, base: Any, anchor: dict[str, torch.Tensor],
-) -> torch.Tensor:  # fmt: skip
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    with device.autocast():
-        states = features if from_states else core.model.encoder(features).last_hidden_state
-        if from_states:
-            states = states.to(device.precision)
-        hidden = core.model.decoder(input_ids=decoder_inputs, encoder_hidden_states=states, use_cache=False)
-        logits = core.proj_out(hidden.last_hidden_state)
-    loss = nn.functional.cross_entropy(logits.float().flatten(0, 1), labels.flatten(), ignore_index=tokens.IGNORED)
-    replayed = torch.tensor([item.replay for item in chunk], device=labels.device)
-    if base is not None and bool(replayed.any()):
-        with torch.no_grad(), device.autocast():
-            old = base(
-                input_ids=decoder_inputs[replayed],
-                encoder_hidden_states=states[replayed].detach(),
-                use_cache=False,
-            )
-            base_logits = nn.functional.linear(old.last_hidden_state, base.embed_tokens.weight)
-        loss = loss + recipe.distil * retain.distillation(logits[replayed], base_logits, labels[replayed])
-    if anchor:
-        moved = {name: p for name, p in core.named_parameters() if p.requires_grad and name in anchor}
-        loss = loss + recipe.l2sp * retain.distance(moved, anchor)
-    return loss
+def _out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)
 
 
-def _prepare(model: Any, recipe: Recipe) -> tuple[Any, Callable[[Any], Any]]:
-    """Freeze, or add adapters; also how to get a plain model back."""
-    if recipe.strategy == "lora":
-        import peft
+def _tensorboard(out: Path) -> Any:
+    """A TensorBoard writer beside `curve.jsonl` when the package is installed."""
+    with contextlib.suppress(ImportError):
+        from torch.utils.tensorboard import SummaryWriter
 
-        adapters = peft.LoraConfig(
-            r=recipe.lora_rank,
-            lora_alpha=2 * recipe.lora_rank,
-            target_modules=r".*decoder\.layers\.\d+\.(self_attn|encoder_attn)\.(q_proj|k_proj|v_proj|out_proj)|.*decoder\.layers\.\d+\.fc[12]",
-        )
-        return peft.get_peft_model(model, adapters), lambda adapted: adapted.merge_and_unload()
-    _thaw(model, recipe, epoch=0)
-    return model, lambda trained: trained
-
-
-def _thaw(model: Any, recipe: Recipe, *, epoch: int) -> None:
-    strategies.freeze(
-        model,
-        recipe.strategy,
-        upper_layers=recipe.upper_layers,
-        thaw_encoder_layers=recipe.encoder_layers,
-        epoch=epoch,
-        epochs=max(1, recipe.epochs // 2),
-    )
-
-
-def _ever_trained(model: Any, recipe: Recipe) -> list[torch.Tensor]:
-    """What the optimiser holds: all that trains at any epoch (progressive thaws more later)."""
-    if recipe.strategy != "progressive":
-        return [p for p in model.parameters() if p.requires_grad]
-    _thaw(model, recipe, epoch=recipe.epochs)
-    chosen = [p for p in model.parameters() if p.requires_grad]
-    _thaw(model, recipe, epoch=0)
-    return chosen
-
-
-def _trained_state(model: Any, recipe: Recipe) -> dict[str, torch.Tensor]:
-    if recipe.strategy == "progressive":
-        return {k: v.detach().cpu() for k, v in model.state_dict().items()}
-    moved = {name for name, p in model.named_parameters() if p.requires_grad}
-    return {k: v.detach().cpu() for k, v in model.state_dict().items() if k in moved}
-
-
-def _save(out: Path, model: Any, optimizer: torch.optim.Optimizer, state: Progress, recipe: Recipe) -> None:
-    with files.atomic_write(out / "checkpoint.pt", "wb") as file:
-        torch.save(
-            {
-                "model": _trained_state(model, recipe),
-                "optimizer": optimizer.state_dict(),
-                "progress": json.dumps(vars(state)),
-            },
-            file,
-        )
-
-
-def _resume(out: Path, model: Any, optimizer: torch.optim.Optimizer) -> Progress:
-    path = out / "checkpoint.pt"
-    if not path.exists():
-        return Progress()
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(saved["model"], strict=False)
-    optimizer.load_state_dict(saved["optimizer"])
-    progress = Progress(**json.loads(saved["progress"]))
-    logger.info("finetune: goes on after epoch %d, step %d", progress.epoch, progress.step)
-    return progress
+        return SummaryWriter(str(out / "tensorboard"))
+    return None
 
 
 def _line(row: dict[str, Any], epochs: int) -> str:
@@ -388,14 +424,22 @@ def _line(row: dict[str, Any], epochs: int) -> str:
 
 
 class _StopSignal:
-    """Notes SIGTERM, so that the loop can save and leave at the end of the epoch."""
+    """Inside, SIGTERM and SIGINT are noted, so that the step in hand ends and is saved; a second one is not held up."""
 
     def __init__(self) -> None:
-        self.asked = False
-        try:
-            signal.signal(signal.SIGTERM, self._note)
-        except ValueError:  # not the main thread: the caller handles signals
-            logger.debug("signals are handled by the caller")
+        self.asked = 0  # the signal's number
+        self._before: dict[int, Any] = {}
 
-    def _note(self, *_: object) -> None:
-        self.asked = True
+    def __enter__(self) -> None:
+        with contextlib.suppress(ValueError):  # not the main thread: the caller handles signals
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._note)
+
+    def __exit__(self, *_: object) -> None:
+        while self._before:
+            signal.signal(*self._before.popitem())
+
+    def _note(self, number: int, _: object) -> None:
+        logger.info("finetune: %s: saving after this step", signal.Signals(number).name)
+        self.asked = number
+        self.__exit__()

@@ -33,7 +33,7 @@ def decode(
         encoded: states, shape (batch, 1500, d_model), any float type.
         beam: beam width; 1 is greedy.
         timestamps: let the model write timestamps (they are not part of the text returned).
-        prompt: previous text, such as a list of terms.
+        prompt: previous text, such as a list of terms; by default the model's own, if it was saved with one.
 
     Returns:
         one transcript a window, spaces trimmed.
@@ -60,7 +60,7 @@ def decode_ids(
     options: dict[str, Any] = {"return_timestamps": timestamps, "num_beams": beam, "do_sample": False}
     if whisper.multilingual:
         options |= {"language": whisper.language, "task": whisper.task}
-    if prompt:
+    if prompt := prompt or whisper.prompt:
         options["prompt_ids"] = torch.tensor(whisper.tokenizer.get_prompt_ids(prompt)).to(device.name)
     positions = encoded.shape[1]
     # On CPU the fused kernel takes 5x as long as plain products for one query over 1,500 keys.

@@ -25,6 +25,7 @@ logger = logging.getLogger(__name__)
 
 NANO = Path(__file__).resolve().parent.parent / "models" / "nano"
 MULTILINGUAL_VOCABULARY = 51865  # the reference's own rule: vocabularies of at least this size have languages
+PROMPT_FILE = "prompt.txt"
 WEIGHT_FILES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -82,6 +83,7 @@ class Whisper:
     source: Path | None
     language: str | None
     task: str | None
+    prompt: str | None = None  # previous text given with every window, from prompt.txt (strategy `prompt`)
     trained: bool = False  # whether its weights may differ from the base's
 
     @property
@@ -163,6 +165,7 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
         source=path,
         language=(language or "en") if multilingual else None,
         task=(task or "transcribe") if multilingual else None,
+        prompt=(path / PROMPT_FILE).read_text(encoding="utf-8") if (path / PROMPT_FILE).is_file() else None,
     )
 
 
@@ -219,6 +222,8 @@ def save(whisper: Whisper, out: Path, *, half: bool = False) -> None:
         transformers.WhisperProcessor(extractor, whisper.tokenizer).save_pretrained(staging)
         extractor.save_pretrained(staging)
         whisper.tokenizer.save_vocabulary(str(staging))
+    if whisper.prompt:
+        (staging / PROMPT_FILE).write_text(whisper.prompt, encoding="utf-8")
     for path in staging.iterdir():
         path.chmod(0o644)
     if out.exists():

@@ -1,0 +1,62 @@
+"""Two processes under `accelerate launch` against one: the same losses and weights for the same steps."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import any_whisper
+import pytest
+import torch
+
+PROJECT = Path(__file__).resolve().parent.parent
+LAUNCH = [  # --multi_gpu is its word for several processes, with GPUs or without
+    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1", "--mixed_precision", "no",
+    "--dynamo_backend", "no", "--main_process_port", "0",
+]  # fmt: skip
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import torch
+sys.path.insert(0, "tests")
+torch.set_num_threads(1)
+from speechft.adapt.team import Team
+from speechft.adapt.train import train
+from speechft.whisper import load
+from test_train import CPU, RECIPE, TEXTS, items, states
+import dataclasses
+base, out = sys.argv[1:]
+team, whisper = Team(), load.load(base)
+recipe = dataclasses.replace(RECIPE, batch_clips=5, replay_share=0.4, distil=0.5, l2sp=1e-3, epochs=3)
+mixed = items(whisper, TEXTS * 3) + items(whisper, ["eight nine", "ten"], replay=True)
+losses = []
+train(whisper, mixed, recipe, device=CPU, inputs=states, from_states=True, out=Path(out), team=team,
+      evaluate=lambda: {"dev_wer": 1.0}, progress=lambda step, total, loss: losses.append(loss))
+torch.save(whisper.model.state_dict(), f"{out}/weights-{team.rank}.pt")
+Path(f"{out}/losses-{team.rank}.json").write_text(json.dumps(losses))
+"""
+
+
+@pytest.mark.parametrize("processes", [2])
+def test_processes_share_a_step(tmp_path: Path, processes: int) -> None:
+    base = any_whisper.save(tmp_path / "base", 51865)
+    script = tmp_path / "job.py"
+    script.write_text(SCRIPT)
+    launch = [*LAUNCH, "--num_processes", str(processes)]
+    held = {}
+    for name, command in (("one", []), ("two", launch)):
+        out = tmp_path / name
+        out.mkdir()
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{PROJECT}"}
+        done = subprocess.run(
+            [sys.executable, *command, str(script), str(base), str(out)], cwd=PROJECT, env=environment,
+            capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-2000:]
+        held[name] = json.loads((out / "losses-0.json").read_text())
+    assert len(held["one"]) >= 9
+    assert held["two"] == pytest.approx(held["one"], rel=1e-4)
+    assert json.loads((tmp_path / "two" / "losses-1.json").read_text()) == held["two"]
+    first, second = (torch.load(tmp_path / "two" / f"weights-{rank}.pt") for rank in (0, 1))
+    assert all(torch.equal(first[name], second[name]) for name in first)
