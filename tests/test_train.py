@@ -291,13 +291,6 @@ def test_choice_is_best_dev_inside_the_budget() -> None:
     assert retain.choose(points, base_general_wer=None, budget=None) == (points[0], True)
 
 
-def test_distillation_is_the_divergence_from_the_base() -> None:
-    tuned, base = torch.randn(3, 5), torch.randn(3, 5)
-    assert float(retain.distillation(tuned, tuned)) == pytest.approx(0.0, abs=1e-6)
-    p, q = base.softmax(-1), tuned.softmax(-1)
-    assert float(retain.distillation(tuned, base)) == pytest.approx(float((p * (p / q).log()).sum()), rel=1e-4)
-
-
 def test_nothing_left_behind_in_half_a_save(small: load.Whisper, tmp_path: Path) -> None:
     load.save(small, tmp_path / "model")
     kept = {path.name for path in (tmp_path / "model").iterdir()}

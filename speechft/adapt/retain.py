@@ -1,4 +1,4 @@
-"""What keeps general speech: distillation from the base, L2-SP, and a sweep of weights between base and tuned."""
+"""What keeps general speech: L2-SP, and a sweep of weights between base and tuned (distillation: `vocabulary`)."""
 
 from __future__ import annotations
 
@@ -6,18 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
-
-
-def distillation(logits: torch.Tensor, base_logits: torch.Tensor) -> torch.Tensor:
-    """KL(base || tuned), summed over labels (Hinton et al. 2015, at temperature 1).
-
-    Args:
-        logits, base_logits: shape (labels, vocabulary).
-    """
-    tuned = nn.functional.log_softmax(logits.float(), dim=-1)
-    base = nn.functional.log_softmax(base_logits.float(), dim=-1)
-    return nn.functional.kl_div(tuned, base, log_target=True, reduction="sum")
 
 
 def distance(parameters: Mapping[str, torch.Tensor], base: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -23,7 +23,7 @@ import torch
 from torch import nn
 
 from speechft import files
-from speechft.adapt import masks, retain, strategies
+from speechft.adapt import masks, retain, strategies, vocabulary
 from speechft.adapt.steps import Item, Recipe, epoch_steps, make_examples, rate_at
 from speechft.adapt.team import Team
 from speechft.errors import InputError, Stopped
@@ -263,25 +263,26 @@ class Loop:
     ) -> torch.Tensor:  # fmt: skip
         """This part's share of the step's mean over labels; the vocabulary is computed at labelled positions only."""
         kept = labels != tokens.IGNORED
+        replayed = torch.tensor([item.replay for item in items], device=labels.device)
+        core, teacher = self.core, None
         with self.device.autocast():
             if self.from_states:
                 states = features.to(self.device.precision)
             else:
-                states = self.core.model.encoder(features).last_hidden_state
-            decoder = self.core.model.decoder
-            hidden = decoder(input_ids=inputs, encoder_hidden_states=states, use_cache=False).last_hidden_state
-            logits = self.core.proj_out(hidden[kept])
-        loss = nn.functional.cross_entropy(logits.float(), labels[kept], reduction="sum") / divisors[0]
-        replayed = torch.tensor([item.replay for item in items], device=labels.device)
-        if self.base is not None and bool(replayed.any()):
-            with torch.no_grad(), self.device.autocast():
-                old = self.base(
-                    input_ids=inputs[replayed], encoder_hidden_states=states[replayed].detach(), use_cache=False
-                ).last_hidden_state
-                base_logits = nn.functional.linear(old[kept[replayed]], self.base.embed_tokens.weight)
-            own = logits[replayed[:, None].expand_as(kept)[kept]]
-            loss = loss + self.recipe.distil * retain.distillation(own, base_logits) / divisors[1]
-        return loss
+                states = core.model.encoder(features).last_hidden_state
+            hidden = core.model.decoder(
+                input_ids=inputs, encoder_hidden_states=states, use_cache=False
+            ).last_hidden_state[kept].to(self.device.precision)  # fmt: skip
+            if self.base is not None and bool(replayed.any()):
+                with torch.no_grad():
+                    old = self.base(
+                        input_ids=inputs[replayed], encoder_hidden_states=states[replayed].detach(), use_cache=False
+                    ).last_hidden_state[kept[replayed]]  # fmt: skip
+                teacher = vocabulary.Teacher(
+                    rows=replayed[:, None].expand_as(kept)[kept], hidden=old, weight=self.base.embed_tokens.weight,
+                    share=self.recipe.distil / divisors[1],
+                )  # fmt: skip
+        return vocabulary.loss(hidden, core.proj_out.weight, labels[kept], share=1 / divisors[0], teacher=teacher)
 
     def _masked(self, features: torch.Tensor, items: Sequence[Item]) -> torch.Tensor:
         recipe = self.recipe

@@ -89,7 +89,7 @@ def keep(
     n_mels: int,
     device: Device,
     dtype: str,
-    batch: int = 8,
+    batch: int = 4,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Store:
     """Encode windows into a store, going on after the last whole shard of an earlier attempt.

@@ -1,0 +1,363 @@
+"""Training speed beside transformers' own recipe: same model, clips, precision and clips a step, in one run.
+
+    python benchmarks/speed.py                        # tiny, base and small on CPU; on CUDA: small, large and turbo
+    python benchmarks/speed.py --size tiny --precision bfloat16
+    python benchmarks/speed.py --table                # only write the page from what is there
+
+The recipe is Seq2SeqTrainer with the encoder frozen, log-mels padded to 30 s and computed beforehand, so that only
+training is timed. Ours is encoding (log-mel included) once a view, and the loop over kept states. Weights are random,
+clips are 5 s of noise with 20 random tokens. The recipe runs before and after ours, each in a process of its own, a
+warm-up step of both left out; its seconds a clip times the clips of all epochs are its time, as it repeats the same
+work every epoch. Resumable: finished parts lie in runs/speed/. Writes docs/benchmarks/speed.json and speed.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from speechft import files
+
+ROOT = Path("runs/speed")
+OUT = Path("docs/benchmarks/speed.json")
+SIZES = {"cpu": ("tiny", "base", "small"), "cuda": ("small", "large", "turbo")}
+CLIPS = {"tiny": 160, "base": 96, "small": 64}  # an epoch; on CUDA more
+CUDA_CLIPS = 640
+RECIPE_STEPS = {"tiny": 5, "base": 3, "small": 2}  # the first is warm-up
+BATCH = 32  # clips an optimiser step
+CLIP_S, TOKENS = 5.0, 20
+EPOCHS, VIEWS = (1, 5, 10), (1, 3)
+TARGETS = {"tiny": 5.0, "small": 6.5, "turbo": 12.0}  # at 5 epochs and 1 view
+ROUNDS = ("recipe-1", "ours", "recipe-2")
+
+
+def model_of(size: str) -> Any:
+    """A Whisper of published dimensions with random weights."""
+    import torch
+    from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
+
+    from speechft.whisper.operations import PUBLISHED
+
+    shape = PUBLISHED[size]
+    heads, width = shape.d_model // 64, 4 * shape.d_model
+    torch.manual_seed(1)
+    model = WhisperForConditionalGeneration(
+        WhisperConfig(
+            d_model=shape.d_model, encoder_layers=shape.encoder_layers, decoder_layers=shape.decoder_layers,
+            encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=width, decoder_ffn_dim=width,
+            vocab_size=shape.vocabulary, num_mel_bins=shape.n_mels,
+        )
+    )  # fmt: skip
+    model.generation_config = GenerationConfig(decoder_start_token_id=50258, eos_token_id=50257, pad_token_id=50257)
+    return model
+
+
+def clip(number: int, view: int = 0) -> Any:
+    """5 s of noise, float32 at 16 kHz."""
+    import numpy as np
+
+    return np.random.default_rng([number, view]).normal(0, 0.1, round(CLIP_S * 16000)).astype(np.float32)
+
+
+def text_of(number: int) -> tuple[int, ...]:
+    """20 random tokens of plain text."""
+    import random
+
+    return tuple(random.Random(number).randrange(1000, 50000) for _ in range(TOKENS))
+
+
+def peak_gb(device: str) -> float:
+    """Most memory this process has used: the card's own on CUDA, else resident."""
+    import torch
+
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+def recipe(size: str, precision: str, device: str) -> dict[str, Any]:
+    """Seconds a clip of transformers' recipe."""
+    import torch
+    from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+
+    from speechft.whisper import windows
+
+    steps = RECIPE_STEPS.get(size, 3) if device == "cpu" else 12
+    model = model_of(size)
+    model.freeze_encoder()
+    model.config.use_cache = False
+    n_mels = model.config.num_mel_bins
+    rows = [
+        {
+            "input_features": windows.log_mel(windows.pad_window(clip(number)), n_mels=n_mels),
+            "labels": torch.tensor([50258, 50259, 50359, 50363, *text_of(number), 50257]),
+        }
+        for number in range(2 * BATCH)
+    ]
+
+    def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
+        labels = torch.nn.utils.rnn.pad_sequence([r["labels"][1:] for r in batch], batch_first=True, padding_value=-100)
+        return {"input_features": torch.stack([row["input_features"] for row in batch]), "labels": labels}
+
+    ended: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            if device == "cuda":
+                torch.cuda.synchronize()
+            ended.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = Seq2SeqTrainingArguments(
+            output_dir=folder, per_device_train_batch_size=16, gradient_accumulation_steps=BATCH // 16, max_steps=steps,
+            learning_rate=1e-5, bf16=precision == "bfloat16", use_cpu=device == "cpu", save_strategy="no",
+            logging_strategy="no", report_to=[], disable_tqdm=True, dataloader_pin_memory=device == "cuda",
+        )  # fmt: skip
+        Seq2SeqTrainer(
+            model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[Clock()]
+        ).train()  # type: ignore[arg-type]
+    measured = ended[-1] - ended[0]
+    return {"s_per_clip": measured / (BATCH * (len(ended) - 1)), "steps": len(ended) - 1, "peak_gb": peak_gb(device)}
+
+
+def ours(size: str, precision: str, device: str) -> dict[str, Any]:
+    """Seconds of encoding each view and of each epoch, and what of them was spent outside the model."""
+    import torch
+
+    from speechft.adapt.steps import Item, Recipe, epoch_steps
+    from speechft.adapt.team import Team
+    from speechft.adapt.train import Loop
+    from speechft.manifest import Utterance
+    from speechft.whisper import states, tokens, windows
+    from speechft.whisper.load import Device, Whisper
+
+    number_of_clips = CLIPS.get(size, CUDA_CLIPS) if device == "cpu" else CUDA_CLIPS
+    where = Device(name=device, precision=getattr(torch, precision), reason="as asked")
+    model = model_of(size)
+    ids = tokens.Layout(
+        prompt=(50258, 50259, 50359), end=50257, previous=50361, no_timestamps=50363, first_timestamp=50364
+    )
+    whisper = Whisper(
+        model=model, tokenizer=None, ids=ids, name=size, revision=None, source=None, language="en", task="transcribe"
+    )
+    inside = [0.0]
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*arguments: Any, **options: Any) -> Any:
+            started = now(device)
+            result = call(*arguments, **options)
+            inside[0] += now(device) - started
+            return result
+
+        return run
+
+    rows = [
+        Utterance(id=f"{number:05d}", audio_filepath=None, text="", duration=CLIP_S)
+        for number in range(number_of_clips)
+    ]
+    folder = ROOT / "states" / f"{size}-{precision}"
+    shutil.rmtree(folder, ignore_errors=True)
+    packed, view_s, view_outside_s, stores, items, disk = [], [], [], [], [], 0.0
+    original = states.encode
+    states.encode = timed(original)  # type: ignore[assignment]
+    encoder = model.model.encoder
+    original(encoder.to(device), torch.zeros(1, model.config.num_mel_bins, 3000), where)  # warm-up
+    for view in range(max(VIEWS)):
+        planned = windows.pack(
+            rows, view=view, seed=1, gap_s=(0.1, 0.8), single_share=0.1, max_tokens=440,
+            token_counts={row.id: TOKENS for row in rows},
+        )  # fmt: skip
+
+        def render(number: int, planned: Any = planned, view: int = view) -> Any:
+            placed = planned[number].placed
+            return windows.assemble([clip(int(p.utterance.id), view) for p in placed], [p.start_s for p in placed])
+
+        inside[0], started = 0.0, now(device)
+        stores.append(
+            states.keep(
+                folder / str(view), count=len(planned), render=render, encoder=encoder, device=where, dtype="float16",
+                n_mels=model.config.num_mel_bins,
+            )
+        )  # fmt: skip
+        view_s.append(now(device) - started)
+        view_outside_s.append(view_s[-1] - inside[0])
+        for index, window in enumerate(planned):
+            segments = tuple(
+                tokens.Segment(tokens=text_of(int(p.utterance.id)), start_s=p.start_s, end_s=p.end_s)
+                for p in window.placed
+            )
+            items.append(Item(number=len(packed) + index, segments=segments, view=view, replay=False))
+        packed += [(view, index) for index in range(len(planned))]
+        disk = sum(path.stat().st_size for path in (folder / "0").iterdir()) / 1e9
+
+    def read(numbers: Any) -> Any:
+        chosen = [packed[number] for number in numbers]
+        return stores[chosen[0][0]].read([index for _, index in chosen])  # a step is of one view
+
+    settings = Recipe(
+        strategy="decoder", epochs=max(EPOCHS), learning_rate=1e-5, batch_clips=BATCH, replay_share=0.0, distil=0.0,
+        l2sp=0.0, patience=9, timestamp_share=0.15, previous_share=0.1, upper_layers=2, encoder_layers=0, lora_rank=16,
+        seed=1,
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as out:
+        loop = Loop(whisper, settings, device=where, inputs=read, from_states=True, out=Path(out), team=Team())
+        loop.thaw()
+        pool = [segment.tokens for item in items for segment in item.segments]
+        steps = [epoch_steps(items, settings, epoch=epoch) for epoch in range(max(EPOCHS))]
+        total = sum(map(len, steps)) + 1
+        loop.epoch(steps[0][:1], total=total, pool=pool)  # warm-up
+        loop._backward = timed(loop._backward)  # type: ignore[method-assign]
+        loop.optimizer.step = timed(loop.optimizer.step)  # type: ignore[method-assign]
+        epoch_s, epoch_outside_s = [], []
+        for chunks in steps:
+            loop.state.done, inside[0], started = 0, 0.0, now(device)
+            loop.epoch(chunks, total=total, pool=pool)
+            epoch_s.append(now(device) - started)
+            epoch_outside_s.append(epoch_s[-1] - inside[0])
+    shutil.rmtree(folder, ignore_errors=True)
+    longest = [max(len(item.segments) for item in chunk) * TOKENS + 4 for chunk in steps[0]]
+    return {
+        "clips": number_of_clips, "windows": [sum(v == view for v, _ in packed) for view in range(max(VIEWS))],
+        "tokens_computed": sum(len(chunk) * t for chunk, t in zip(steps[0], longest, strict=True)),
+        "view_s": view_s, "view_outside_s": view_outside_s, "epoch_s": epoch_s, "epoch_outside_s": epoch_outside_s,
+        "disk_gb": disk, "peak_gb": peak_gb(device),
+    }  # fmt: skip
+
+
+def now(device: str) -> float:
+    """Seconds, after the card has done what it was given."""
+    if device == "cuda":
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def counted(size: str, *, epochs: int, views: int, held: dict[str, Any]) -> float:
+    """The recipe's operations over ours."""
+    from speechft.whisper import operations
+
+    shape, clips = operations.PUBLISHED[size], held["clips"]
+    alone = operations.encoder(shape)
+    theirs = epochs * clips * (alone + operations.decoder_training(shape, windows=1, tokens=24, labels=24))
+    windows, tokens = held["windows"][0], held["tokens_computed"]
+    labels = clips * TOKENS + windows
+    step = operations.decoder_training(shape, windows=windows, tokens=tokens, labels=labels)
+    return theirs / (sum(held["windows"][:views]) * alone + epochs * step)
+
+
+def rows_of(size: str, precision: str, device: str, parts: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row for each number of epochs and views."""
+    held = parts["ours"]
+    per_clip = [parts[name]["s_per_clip"] for name in ("recipe-1", "recipe-2")]
+    recipe_s = sum(per_clip) / 2
+    rows = []
+    for views in VIEWS:
+        for epochs in EPOCHS:
+            seconds = sum(held["view_s"][:views]) + sum(held["epoch_s"][:epochs])
+            outside = sum(held["view_outside_s"][:views]) + sum(held["epoch_outside_s"][:epochs])
+            clips = held["clips"] * epochs
+            rows.append(
+                {
+                    "size": size, "device": device, "precision": precision, "epochs": epochs, "views": views,
+                    "tokens": TOKENS, "ratio": round(recipe_s * clips / seconds, 2),
+                    "counted_ratio": round(counted(size, epochs=epochs, views=views, held=held), 2),
+                    "clips_per_s": round(clips / seconds, 3), "peak_gb": round(held["peak_gb"], 2),
+                    "disk_gb": round(held["disk_gb"] * views, 3), "seconds_outside_model": round(outside, 2),
+                    "seconds": round(seconds, 1), "recipe_s_per_clip": [round(s, 4) for s in per_clip],
+                    "recipe_peak_gb": round(max(parts[n]["peak_gb"] for n in ("recipe-1", "recipe-2")), 2),
+                    "encode_s_per_view": round(sum(held["view_s"]) / len(held["view_s"]), 2),
+                    "epoch_s": round(sum(held["epoch_s"]) / len(held["epoch_s"]), 2),
+                }
+            )  # fmt: skip
+    return rows
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "# Training speed beside transformers' recipe",
+        "",
+        "    python benchmarks/speed.py",
+        "",
+        "Random weights, clips of 5 s with 20 tokens, a tenth of them alone in their window, 32 clips a step; our "
+        "encoding included, its log-mels too; the recipe's log-mels are computed beforehand. Ratio: the recipe's time "
+        "over ours. Counted: by floating-point operations. The recipe is measured before and after ours, both rates "
+        "are in [speed.json](speed.json). Targets at 5 epochs and 1 view: tiny 5, small 6.5, turbo 12.",
+        "",
+        "| size | device | precision | epochs | views | ratio | counted | clips/s | outside the model | memory, GB "
+        "| recipe's | disk, GB |",
+        "| :-- | :-- | :-- | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for row in rows:
+        target = TARGETS.get(row["size"]) if (row["epochs"], row["views"]) == (5, 1) else None
+        mark = "" if target is None else f" ({'meets' if row['ratio'] >= target else 'misses'} {target:g})"
+        lines.append(
+            f"| {row['size']} | {row['device']} | {row['precision']} | {row['epochs']} | {row['views']} "
+            f"| {row['ratio']:.1f}{mark} | {row['counted_ratio']:.1f} | {row['clips_per_s']:.1f} "
+            f"| {100 * row['seconds_outside_model'] / row['seconds']:.0f} % | {row['peak_gb']:.1f} "
+            f"| {row['recipe_peak_gb']:.1f} | {row['disk_gb']:.2f} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Run what is not done yet; write the tables after each size."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", action="append", choices=("tiny", "base", "small", "medium", "large", "turbo"))
+    parser.add_argument("--precision", action="append", choices=("float32", "bfloat16"))
+    parser.add_argument("--table", action="store_true", help="only write the page")
+    parser.add_argument("--part", choices=ROUNDS, help=argparse.SUPPRESS)
+    parser.add_argument("--root", type=Path, default=ROOT)
+    parser.add_argument("--out", type=Path, default=OUT)
+    options = parser.parse_args()
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if options.part:
+        size, precision = options.size[0], options.precision[0]
+        work = ours if options.part == "ours" else recipe
+        files.write_json(
+            options.root / f"{size}-{precision}-{device}-{options.part}.json", work(size, precision, device)
+        )
+        return 0
+    options.root.mkdir(parents=True, exist_ok=True)
+    for size in () if options.table else options.size or SIZES[device]:
+        for precision in options.precision or ("bfloat16", "float32"):
+            for part in ROUNDS:
+                if not (options.root / f"{size}-{precision}-{device}-{part}.json").exists():
+                    own = ["--part", part, "--size", size, "--precision", precision, "--root", str(options.root)]
+                    started = time.monotonic()
+                    subprocess.run([sys.executable, __file__, *own], check=True)
+                    print(f"{size} {precision} {part}: {time.monotonic() - started:.0f} s", flush=True)
+            write_tables(options.root, options.out)
+    write_tables(options.root, options.out)
+    print(options.out)
+    return 0
+
+
+def write_tables(root: Path, out: Path) -> None:
+    """speed.json and speed.md of every size that has all its parts."""
+    rows = []
+    for first in sorted(root.glob("*-ours.json"), key=lambda path: path.stat().st_mtime):
+        size, precision, device, _ = first.stem.split("-")
+        paths = {part: root / f"{size}-{precision}-{device}-{part}.json" for part in ROUNDS}
+        if all(path.exists() for path in paths.values()):
+            rows += rows_of(size, precision, device, {part: files.read_json(path) for part, path in paths.items()})
+    order = ("tiny", "base", "small", "medium", "large", "turbo")
+    rows.sort(key=lambda row: (row["device"], order.index(row["size"]), row["precision"], row["views"], row["epochs"]))
+    files.write_json(out, rows)
+    with files.atomic_write(out.with_suffix(".md")) as file:
+        file.write(page(rows))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
