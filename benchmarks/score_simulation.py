@@ -93,7 +93,7 @@ def main() -> int:
     """Print a Markdown table; fail when a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trials", type=int, default=10_000)
-    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--resamples", type=int, default=10_000)
     parser.add_argument("--speakers", type=int, nargs="+", default=[5, 10, 20, 40])
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()

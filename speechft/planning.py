@@ -1,37 +1,36 @@
-"""The plan of a run before anything starts: steps, time, disk and memory, from counts and stated rates."""
+"""The plan of a run before anything starts: steps, time, disk and memory, from counts, counted operations and rates."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from speechft import audio, files, manifest, stages
 from speechft.errors import InputError
+from speechft.whisper import operations
+from speechft.whisper.operations import Shape
 
-# Seconds of encoder time a window and of decoder time a clip per epoch, on 2 cores in bf16; from d_model and layers
-# by the operations they take at the rate measured here for `nano` and `small` (docs/benchmarks/speed.md).
-GFLOPS = 120.0
-POSITIONS = 1500
+# Measured on 2 cores with bf16 (docs/benchmarks/speed.md, and the demo's stages for `nano`), 10^9 operations a second.
+ENCODER_GFLOPS = 180.0
+DECODER_GFLOPS = 150.0
+GENERATING_GFLOPS = 60.0
+LEAST_ROW_S = 0.02  # to generate one, however small the model
+TOKENS_A_SECOND = 4.0
+FILL = 0.9  # of a packed window holds clips and gaps
 SPOKEN_S = 3.5  # a sentence of `synth`
+TRANSFORM_RATE = 0.006  # seconds of work a second of audio
+GENERAL_SHARES = {"general_train": 0.4, "general_dev": 0.2, "general_test": 0.4}  # where no split is named
 
 
 @dataclass(frozen=True, kw_only=True)
-class Size:
-    """What the arithmetic needs to know of a model."""
+class Load:
+    """Rows of a role and their seconds of audio."""
 
-    d_model: int
-    encoder_layers: int
-    decoder_layers: int
-    parameters: int
+    rows: int = 0
+    seconds: float = 0.0
 
-
-PUBLISHED = {  # by the last part of a hub id, for plans made before anything is fetched
-    "tiny": Size(d_model=384, encoder_layers=4, decoder_layers=4, parameters=39_000_000),
-    "base": Size(d_model=512, encoder_layers=6, decoder_layers=6, parameters=74_000_000),
-    "small": Size(d_model=768, encoder_layers=12, decoder_layers=12, parameters=244_000_000),
-    "medium": Size(d_model=1024, encoder_layers=24, decoder_layers=24, parameters=769_000_000),
-    "turbo": Size(d_model=1280, encoder_layers=32, decoder_layers=4, parameters=809_000_000),
-    "large": Size(d_model=1280, encoder_layers=32, decoder_layers=32, parameters=1_550_000_000),
-}
+    def plus(self, rows: int, seconds: float) -> Load:
+        return Load(rows=self.rows + rows, seconds=self.seconds + seconds)
 
 
 def describe(run: stages.Run) -> str:
@@ -40,67 +39,105 @@ def describe(run: stages.Run) -> str:
     Raises:
         InputError: a manifest or model cannot be read.
     """
-    pipeline, size = run.pipeline, size_of(run)
-    counts, minutes = _count(run)
-    views = pipeline.augment.views + 1
-    train_minutes = minutes["train"] * views
-    packed = max(1.0, train_minutes * 60 / 30 * 1.3) if pipeline.encode.pack else counts["train"] * views
-    evaluated = counts["dev"] + counts["test"] * (1 + len(pipeline.conditions)) + counts["general"]
-    encoder_gflop = size.encoder_layers * POSITIONS * (24 * size.d_model**2 + 4 * POSITIONS * size.d_model) / 1e9
-    encode_s = (packed + evaluated) * encoder_gflop / GFLOPS
-    kept_gb = (packed + evaluated) * POSITIONS * size.d_model * 2 / 1e9
-    window_gflop = size.decoder_layers * 3 * (4 * POSITIONS * size.d_model**2 + 200 * 32 * size.d_model**2) / 1e9
-    train_s = pipeline.finetune.epochs * packed / views * window_gflop / GFLOPS * (1 + pipeline.finetune.replay_share)
-    decode_s = evaluated * 2 * 0.08 * (size.decoder_layers * size.d_model**2) / (4 * 192**2) ** 0.9
+    pipeline, shape = run.pipeline, shape_of(run)
+    settings, roles = pipeline.finetune, loads(run)
+    everything = sum(load.rows for load in roles.values())
+    seconds = sum(load.seconds for load in roles.values())
+    rounds = pipeline.augment.views + 1
+    train, replay = roles["train"], roles["general_train"] if settings.replay_share else Load()
+    domain = _windows(run, train)
+    kept = rounds * domain + (_windows(run, replay) if replay.rows else 0.0)
+    checked = roles["dev"].rows + roles["general_dev"].rows
+    reported = roles["test"].rows * (1 + len(pipeline.conditions)) + roles["general_test"].rows
+    from_states = stages.from_states(run) and settings.strategy != "prompt"
+    encoded = checked + reported + (kept if from_states else 0.0)
+    window_s = operations.encoder(shape) / ENCODER_GFLOPS / 1e9
+    kept_gb = encoded * operations.POSITIONS * shape.d_model * 2 / 1e9
+    learned = domain / max(0.05, 1 - settings.replay_share if replay.rows else 1.0)  # windows of an epoch
+    labels = TOKENS_A_SECOND * train.seconds * learned / max(domain, 1e-9)
+    step = operations.decoder_training(shape, windows=learned, tokens=1.3 * labels, labels=labels)
+    train_s = settings.epochs * step * (1 + settings.distil * settings.replay_share / 3) / DECODER_GFLOPS / 1e9
+    if not stages.from_states(run):
+        train_s += settings.epochs * learned * 3 * window_s
+    forward = sum(operations.decoder_forward(shape, windows=1, tokens=30, labels=30))
+    row_s = max(LEAST_ROW_S, forward / GENERATING_GFLOPS / 1e9)
+    evaluations = 1 + min(settings.epochs, 8) + len(settings.alphas)
+    trained_gb = shape.parameters * 4e-9
+    views = f"{pipeline.augment.views} views, {len(pipeline.conditions)} conditions"
+    made_s = train.seconds * pipeline.augment.views + roles["test"].seconds * len(pipeline.conditions)
+    spoken = {role: len(lines) for role, lines in stages.script_of(run).items()}
     rows = [
-        ("ingest", f"{sum(counts.values()):,} rows, {sum(minutes.values()):.0f} min of audio", sum(minutes.values()) * 0.2, 0.0),
-        ("augment", f"{pipeline.augment.views} views, {len(pipeline.conditions)} conditions", train_minutes * 0.8, train_minutes * 0.001),
-        ("encode", f"about {packed + evaluated:,.0f} windows", encode_s, kept_gb),
-        ("finetune", f"{pipeline.finetune.strategy}, {pipeline.finetune.epochs} epochs", train_s, size.parameters * 8e-9),
-        ("transcribe", f"{evaluated:,} rows, before and after", min(decode_s, evaluated * 20.0), 0.0),
-        ("score", f"{pipeline.score.resamples:,} resamples", 5.0, 0.0),
-        ("report", "report.html, .md, .json", 5.0, 0.0),
+        ("ingest", f"{everything:,} rows, {seconds / 60:.0f} min of audio", 0.002 * everything, 0.0),
+        ("augment", views, made_s * TRANSFORM_RATE, made_s * 2e-5),
+        ("encode", f"about {encoded:,.0f} windows", encoded * window_s, kept_gb),
+        ("finetune", f"{settings.strategy}, {settings.epochs} epochs", train_s + evaluations * checked * row_s, trained_gb),
+        ("transcribe", f"{reported:,} rows, before and after", 2 * reported * row_s, 0.0),
+        ("score", f"{pipeline.score.resamples:,} resamples", 1.0, 0.0),
+        ("report", "report.html, .md, .json", 1.0, 0.0),
     ]  # fmt: skip
+    if spoken:
+        rows.insert(0, ("synth", f"{sum(spoken.values()):,} sentences", 0.01 * sum(spoken.values()), 0.0))
     lines = [f"{'stage':<12}{'what':<44}{'minutes':>9}{'disk GB':>9}"]
     lines += [f"{name:<12}{what:<44}{seconds / 60:>9.1f}{gb:>9.2f}" for name, what, seconds, gb in rows]
     total_s, total_gb = sum(r[2] for r in rows), sum(r[3] for r in rows)
     lines.append(f"{'all':<12}{'estimated for 2 CPU cores with bf16':<44}{total_s / 60:>9.1f}{total_gb:>9.2f}")
-    memory_gb = 1.0 + size.parameters * 16e-9 + 0.05 * size.d_model / 192
+    memory_gb = 1.2 + shape.parameters * 16e-9 + 0.1 * shape.d_model / 192
     lines.append(f"memory: about {memory_gb:.1f} GB; results in {run.dir}")
     return "\n".join(lines)
 
 
-def size_of(run: stages.Run) -> Size:
-    """From the model's config when it is local, else the published dimensions."""
+def shape_of(run: stages.Run) -> Shape:
+    """From the model's config when it is local, else the published dimensions.
+
+    Raises:
+        InputError: neither is known.
+    """
     base = run.pipeline.model.base
     for folder in run.base_files:
         config = files.read_json(folder / "config.json")
-        d, e, c = config["d_model"], config["encoder_layers"], config["decoder_layers"]
-        return Size(
-            d_model=d,
-            encoder_layers=e,
-            decoder_layers=c,
-            parameters=(12 * e + 16 * c) * d * d + config["vocab_size"] * d,
-        )
-    for name, size in reversed(PUBLISHED.items()):
+        return Shape(
+            d_model=config["d_model"], encoder_layers=config["encoder_layers"],
+            decoder_layers=config["decoder_layers"], vocabulary=config["vocab_size"], n_mels=config["num_mel_bins"],
+        )  # fmt: skip
+    for name, shape in reversed(operations.PUBLISHED.items()):
         if name in base:
-            return size
+            return shape
     raise InputError(f"model.base = {base!r}: its size is not known before it is fetched; use a local directory")
 
 
-def _count(run: stages.Run) -> tuple[dict[str, int], dict[str, float]]:
-    counts, minutes = {}, {}
+def _windows(run: stages.Run, load: Load) -> float:
+    """Windows of a view: a share of the clips alone, the others packed with gaps."""
+    settings = run.pipeline.encode
+    alone = settings.single_share if settings.pack else 1.0
+    gap_s = sum(settings.gap_s) / 2
+    packed_s = (1 - alone) * (load.seconds + gap_s * load.rows)
+    return max(1.0, alone * load.rows + packed_s / (30 * FILL))
+
+
+def loads(run: stages.Run) -> dict[str, Load]:
+    """Rows and audio of each role; general speech without a named split counts by shares."""
     data = run.pipeline.data
+    found = {role: Load() for role in ("train", "dev", "test", *GENERAL_SHARES)}
     for role, paths in (("train", data.train), ("dev", data.dev), ("test", data.test), ("general", data.general)):
         rows = [row for path in paths for row in manifest.scan(path)[0]]
-        shared = len({*data.train, *data.test}) < len(data.train) + len(data.test)
-        rows = [row for row in rows if not shared or row.split in (None, role)]
         known = [row.duration for row in rows if row.duration]
         if rows and not known and rows[0].audio_filepath:
             known = [audio.probe(rows[0].audio_filepath).duration_s]
-        counts[role] = len(rows)
-        minutes[role] = len(rows) * (sum(known) / len(known) if known else 0.0) / 60
+        mean_s = sum(known) / len(known) if known else 0.0
+        for name, count in _split(role, [row.split for row in rows], shared=set(paths) & {*data.train, *data.test}):
+            found[name] = found[name].plus(count, count * mean_s)
     for role, lines in stages.script_of(run).items():
-        counts[role] += len(lines)
-        minutes[role] += len(lines) * SPOKEN_S / 60
-    return counts, minutes
+        found[role] = found[role].plus(len(lines), len(lines) * SPOKEN_S)
+    return found
+
+
+def _split(role: str, splits: Sequence[str | None], *, shared: object) -> list[tuple[str, int]]:
+    """How many rows of a manifest are whose: by their `split`, where it tells."""
+    if role == "general":
+        if any(split in GENERAL_SHARES for split in splits):
+            return [(name, sum(split == name for split in splits)) for name in GENERAL_SHARES]
+        return [(name, round(share * len(splits))) for name, share in GENERAL_SHARES.items()]
+    told = [split for split in splits if split in ("train", "dev", "test")]
+    if shared and told:
+        return [(role, sum(split == role for split in told))]
+    return [(role, len(splits))]

@@ -96,7 +96,7 @@ def from_store(
 
 def from_audio(
     whisper: Whisper, clips: Sequence[np.ndarray], *, device: Device, batch: int = 8, beam: int = 1,
-    progress: Callable[[int], None] = lambda done: None,
+    timestamps: bool = False, progress: Callable[[int], None] = lambda done: None,
 ) -> list[str]:  # fmt: skip
     """Transcribe clips of at most 30 s of float32 samples at 16 kHz."""
     texts: list[str] = []
@@ -105,7 +105,8 @@ def from_audio(
         features = torch.stack(
             [windows.log_mel(windows.pad_window(clip), n_mels=whisper.n_mels) for clip in clips[start : start + batch]]
         )
-        texts += decode(whisper, states.encode(encoder, features, device), device=device, beam=beam)
+        encoded = states.encode(encoder, features, device)
+        texts += decode(whisper, encoded, device=device, beam=beam, timestamps=timestamps)
         progress(len(texts))
     return texts
 

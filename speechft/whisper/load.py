@@ -8,8 +8,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 import logging
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass

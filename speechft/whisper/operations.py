@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from speechft.whisper.windows import N_FRAMES
-
-POSITIONS = N_FRAMES // 2  # of the encoder's states in a window
+FRAMES = 3000  # of a window's log-mel
+POSITIONS = FRAMES // 2  # of the encoder's states in a window
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +43,7 @@ PUBLISHED = {  # Radford et al. 2022, table 1; large-v3 and turbo from their rel
 def encoder(shape: Shape) -> float:
     """One window through the encoder."""
     d = shape.d_model
-    convolutions = 2 * 3 * shape.n_mels * d * N_FRAMES + 2 * 3 * d * d * POSITIONS
+    convolutions = 2 * 3 * shape.n_mels * d * FRAMES + 2 * 3 * d * d * POSITIONS
     layer = 2 * POSITIONS * 12 * d * d + 4 * POSITIONS**2 * d
     return float(convolutions + shape.encoder_layers * layer)
 

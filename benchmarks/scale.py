@@ -1,0 +1,153 @@
+"""Memory and speed from 1,000 to 100,000 rows: every stage up to training, each as its own command.
+
+    python benchmarks/scale.py
+    python benchmarks/scale.py --rows 1000 10000
+
+Rows are clips of half a second of generated sound in files of a thousand, with an offset, so that the disk holds few
+files and the manifest is long. `nano` is adapted for one epoch on each of two views. Seconds and peak memory are those
+that the stages record. Resumable: a size that is done is kept in runs/scale/results.json. Writes
+docs/benchmarks/scale.md, which also holds the estimate for 10,000 hours, from counted operations and stated rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import wave
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from speechft import files
+from speechft.whisper import operations
+
+ROOT = Path("runs/scale")
+OUT = Path("docs/benchmarks/scale.md")
+SAMPLE_RATE = 16000
+CLIP_S = 0.5
+CLIPS_A_FILE = 1000
+STAGES = ("ingest", "augment", "encode", "finetune")
+WORDS = "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa".split()
+CHECKED = 200  # rows of dev and of test
+
+
+def write_rows(count: int, folder: Path) -> Path:
+    """Make the sound and the pipeline of one size."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(count)
+    rows = []
+    for first in range(0, count + 2 * CHECKED, CLIPS_A_FILE):
+        name = f"{first:07d}.wav"
+        number = min(CLIPS_A_FILE, count + 2 * CHECKED - first)
+        times = np.arange(round(CLIP_S * SAMPLE_RATE)) / SAMPLE_RATE
+        tones = np.sin(2 * np.pi * rng.uniform(100, 900, (number, 1)) * times) * np.hanning(len(times))
+        sound = 0.2 * tones + 0.01 * rng.standard_normal(tones.shape)
+        with wave.open(str(folder / name), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(SAMPLE_RATE)
+            file.writeframes((sound.ravel() * 32767).astype("<i2").tobytes())
+        for index in range(number):
+            row = first + index
+            role = "train" if row < count else "dev" if row < count + CHECKED else "test"
+            text = " ".join([*rng.choice(WORDS, 2), str(row)])  # no text twice
+            rows.append(
+                {"audio_filepath": name, "offset": index * CLIP_S, "duration": CLIP_S, "text": text, "split": role,
+                 "speaker": f"{role}-{row % 50}", "id": f"row-{row:07d}"}
+            )  # fmt: skip
+    for role in ("train", "dev", "test"):
+        files.write_jsonl(folder / f"{role}.jsonl", (row for row in rows if row["split"] == role))
+    named = "\n".join(f'{role} = "{folder / role}.jsonl"' for role in ("train", "dev", "test"))
+    path = folder / "scale.toml"
+    path.write_text(
+        f"[data]\n{named}\nallow_leaks = ['near_text']\n[augment]\nviews = 1\n[augment.noise]\np = 1.0\n"
+        "kinds = ['pink']\n[finetune]\nepochs = 2\npatience = 9\nalphas = [1.0]\nprevious_share = 0.0\n"
+    )
+    return path
+
+
+def measure(count: int) -> dict[str, Any]:
+    """Run the stages one by one; rows a second and peak memory of each."""
+    folder = ROOT / str(count)
+    shutil.rmtree(ROOT / "runs" / str(count), ignore_errors=True)
+    pipeline = write_rows(count, folder)
+    for stage in STAGES:
+        command = [sys.executable, f"scripts/{stage}.py", "--pipeline", str(pipeline), "--run", str(count)]
+        done = subprocess.run([*command, "--runs", str(ROOT / "runs")], check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise SystemExit(f"{' '.join(command)}: failed\n{done.stderr[-2000:]}")
+    records = {stage: files.read_json(ROOT / "runs" / str(count) / stage / "stage.json") for stage in STAGES}
+    stores = files.read_json(ROOT / "runs" / str(count) / "encode" / "stores.json")
+    result = {
+        "rows": count, "windows": stores["train"]["count"], "states_gb": stores["train"]["gb"],
+        **{stage: {"seconds": r["seconds"], "peak_mb": r["peak_memory_mb"]} for stage, r in records.items()},
+    }  # fmt: skip
+    shutil.rmtree(ROOT / "runs" / str(count))
+    shutil.rmtree(ROOT / "runs" / "states")
+    shutil.rmtree(folder)
+    return result
+
+
+def hours(size: str, *, speech_h: float, epochs: int, views: int, tflops: float) -> tuple[float, float, float]:
+    """Encoding and training of packed windows on one GPU, in hours, and the states in TB."""
+    shape = operations.PUBLISHED[size]
+    windows = speech_h * 120 / 0.85  # gaps, and a tenth of the clips alone
+    encode = views * windows * operations.encoder(shape)
+    step = operations.decoder_training(shape, windows=windows, tokens=110 * windows, labels=105 * windows)
+    disk_tb = views * windows * operations.POSITIONS * shape.d_model * 2 / 1e12
+    return encode / (tflops * 3.6e15), epochs * step / (tflops * 3.6e15), disk_tb
+
+
+def page(results: list[dict[str, Any]]) -> str:
+    """The measured table; the text around it is written by hand and kept."""
+    lines = ["| rows | windows | states, GB | " + " | ".join(f"{s}, rows/s | peak, MB" for s in STAGES) + " |"]
+    lines.append("| --: | --: | --: |" + " --: | --: |" * len(STAGES))
+    for held in results:
+        cells = [f"{held['rows']:,}", f"{held['windows']:,}", f"{held['states_gb']:.2f}"]
+        for stage in STAGES:
+            factor = 2 if stage in ("encode", "finetune") else 1  # views; two epochs, one a view
+            cells += [f"{factor * held['rows'] / held[stage]['seconds']:,.0f}", f"{held[stage]['peak_mb']:,.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def estimate() -> str:
+    """Hours and disk for 10,000 hours of speech, 5 epochs, a view, at 40 % of an H100's or H200's bf16 peak."""
+    lines = ["| size | encoding, GPU hours | training, GPU hours | on 8 GPUs, hours | states, TB |"]
+    lines.append("| :-- | --: | --: | --: | --: |")
+    for size in ("tiny", "small", "medium", "large", "turbo"):
+        encode_h, train_h, disk_tb = hours(size, speech_h=10_000, epochs=5, views=1, tflops=0.4 * 989)
+        lines.append(f"| {size} | {encode_h:.1f} | {train_h:.1f} | {(encode_h + train_h) / 8:.1f} | {disk_tb:.1f} |")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Measure sizes that are not done, smallest first; write the page after each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000])
+    parser.add_argument("--table", action="store_true", help="only write the page")
+    options = parser.parse_args()
+    log = ROOT / "results.json"
+    results = files.read_json(log) if log.exists() else []
+    for count in () if options.table else options.rows:
+        if any(held["rows"] == count for held in results):
+            continue
+        results.append(measure(count))
+        files.write_json(log, sorted(results, key=lambda held: held["rows"]))
+        print(page(results[-1:]), flush=True)
+    text = OUT.read_text(encoding="utf-8") if OUT.exists() else "<!-- measured -->\n<!-- estimate -->\n"
+    for name, table in (("measured", page(results)), ("estimate", estimate())):
+        mark = f"<!-- {name} -->"
+        before, after = text.split(mark)[0], text.split(mark)[-1]
+        text = f"{before}{mark}\n{table}\n{mark}{after}"
+    with files.atomic_write(OUT) as file:
+        file.write(text)
+    print(OUT)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,60 @@
+"""The plan that is printed before anything starts."""
+
+from pathlib import Path
+
+import pytest
+
+from speechft import config, planning, stages
+from speechft.errors import InputError
+from speechft.whisper import operations, windows
+
+PROJECT = Path(__file__).resolve().parent.parent
+
+
+def run_of(monkeypatch: pytest.MonkeyPatch, name: str, *overrides: str) -> stages.Run:
+    monkeypatch.chdir(PROJECT)
+    return stages.Run(config.load(f"pipelines/{name}.toml", overrides), Path("runs/none"))
+
+
+def minutes(plan: str, stage: str) -> float:
+    return next(float(line.split()[-2]) for line in plan.splitlines() if line.startswith(stage))
+
+
+def test_rows_and_windows_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against what its stages count: 1,080 training rows with the spoken ones, 1,323 windows, 610 reported rows."""
+    run = run_of(monkeypatch, "demo")
+    loads = planning.loads(run)
+    assert loads["train"].rows == 1080
+    assert loads["general_train"].rows == 870
+    plan = planning.describe(run)
+    windows = int(plan.split("about ")[1].split(" windows")[0].replace(",", ""))
+    assert windows == pytest.approx(1323, rel=0.2)
+    assert "1,320 sentences" in plan
+    assert 2 < minutes(plan, "all") < 12
+
+
+def test_heavier_work_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    light = planning.describe(run_of(monkeypatch, "demo", "finetune.strategy=prompt"))
+    usual = planning.describe(run_of(monkeypatch, "demo"))
+    full = planning.describe(run_of(monkeypatch, "demo", "finetune.strategy=full"))
+    assert minutes(light, "encode") < minutes(usual, "encode")
+    assert minutes(full, "encode") < minutes(usual, "encode")  # only the rows that are decoded
+    assert minutes(full, "finetune") > minutes(usual, "finetune")
+    large = planning.describe(run_of(monkeypatch, "demo", "model.base=openai/whisper-large-v3"))
+    assert minutes(large, "all") > 50 * minutes(usual, "all")
+
+
+def test_an_unknown_size_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(InputError, match="its size is not known"):
+        planning.describe(run_of(monkeypatch, "demo", "model.base=someone/whisper-thing"))
+
+
+def test_counts_are_of_the_windows_that_are_encoded() -> None:
+    assert operations.FRAMES == windows.N_FRAMES
+
+
+def test_published_sizes_have_their_published_parameters() -> None:
+    """In millions, Radford et al. 2022, table 1; turbo's from its model card."""
+    told = {"tiny": 39, "base": 74, "small": 244, "medium": 769, "large": 1550, "turbo": 809}
+    for name, millions in told.items():
+        assert operations.PUBLISHED[name].parameters / 1e6 == pytest.approx(millions, rel=0.04)
