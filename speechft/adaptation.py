@@ -189,11 +189,12 @@ def _count(whisper: Whisper, recipe: Recipe) -> tuple[int, int]:
 def _item(number: int, row: dict[str, Any], whisper: Whisper) -> Item:
     segments = tuple(
         tokens.Segment(
-            tokens=tokens.encode_text(whisper.tokenizer, clip["text"]),
-            start_s=clip["start_s"],
-            end_s=clip["end_s"],
+            tokens=tokens.encode_text(whisper.tokenizer, part["text"]),
+            start_s=part["start_s"],
+            end_s=part["end_s"],
         )
         for clip in row["clips"]
+        for part in clip.get("segments") or [clip]
     )
     return Item(number=number, segments=segments, view=row["view"], replay=row["replay"])
 

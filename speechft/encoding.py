@@ -17,7 +17,7 @@ from speechft.progress import Progress
 from speechft.stages import Run
 from speechft.whisper import load, states, tokens, windows
 from speechft.whisper.load import Whisper
-from speechft.whisper.windows import Window
+from speechft.whisper.windows import Placed, Window
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def plan_windows(run: Run, whisper: Whisper) -> tuple[list[Window], list[dict[st
         groups.append(("replay", 0, run.rows("general_train")))
     planned, rejects = [], []
     for name, view, rows in groups:
-        counts = {row.id: len(tokens.encode_text(whisper.tokenizer, row.text or "")) for row in rows}
+        counts = {row.id: _label_tokens(whisper, row) for row in rows}
         fit = [row for row in rows if counts[row.id] <= LABEL_LIMIT]
         rejects += [
             {
@@ -106,6 +106,12 @@ def plan_windows(run: Run, whisper: Whisper) -> tuple[list[Window], list[dict[st
         )
         planned += [dataclasses.replace(w, id=f"{name}-{w.id}") for w in packed]
     return planned, rejects
+
+
+def _label_tokens(whisper: Whisper, row: Utterance) -> int:
+    """Tokens of a row's text, and a pair of timestamps for each of its segments after the first."""
+    inner = max(0, len(row.extra.get("segments") or []) - 1)
+    return len(tokens.encode_text(whisper.tokenizer, row.text or "")) + 2 * inner
 
 
 def single_windows(rows: list[Utterance]) -> list[Any]:
@@ -134,6 +140,24 @@ def _render(content: list[Window], number: int) -> np.ndarray:
     return windows.assemble(clips, [placed.start_s for placed in content[number].placed])
 
 
+def _segments(placed: Placed) -> dict[str, Any]:
+    """A clip's own segment times in its window, where it has several; views may have changed its tempo."""
+    told = placed.utterance.extra.get("segments") or []
+    if len(told) < 2:
+        return {}
+    stretch = (placed.end_s - placed.start_s) / told[-1]["end"]
+    return {
+        "segments": [
+            {
+                "text": segment["text"],
+                "start_s": round(placed.start_s + stretch * segment["start"], 2),
+                "end_s": round(placed.start_s + stretch * segment["end"], 2),
+            }
+            for segment in told
+        ]
+    }
+
+
 def _window_row(window: Window, views: int) -> dict[str, Any]:
     return {
         "id": window.id,
@@ -142,7 +166,7 @@ def _window_row(window: Window, views: int) -> dict[str, Any]:
         "clips": [
             {"id": p.utterance.id, "text": p.utterance.text or "", "start_s": p.start_s, "end_s": p.end_s,
              "audio_filepath": str(p.utterance.audio_filepath), "offset": p.utterance.offset,
-             "duration": p.utterance.duration}
+             "duration": p.utterance.duration, **_segments(p)}
             for p in window.placed
         ],
     }  # fmt: skip

@@ -54,7 +54,7 @@ def check(row: Row) -> Row | Reject:
                 row,
                 "too long",
                 f"{duration_s:.2f} s of {utterance.audio_filepath}, over Whisper's {MAX_DURATION_S:.0f} s;"
-                " cut it up with offset and duration",
+                " give its segments, or cut it up with offset and duration",
             )
         samples = audio.read(utterance.audio_filepath, offset_s=utterance.offset, duration_s=duration_s)
     except audio.AudioError as error:

@@ -9,7 +9,7 @@ from typing import Any
 
 from speechft import files, manifest
 from speechft.errors import InputError
-from speechft.ingest import audit, checks, readers, split
+from speechft.ingest import audit, checks, readers, segments, split
 from speechft.ingest.readers import GENERAL_ROLES, NAMED_ROLES, ROLES, Row
 from speechft.manifest import Reject
 
@@ -60,8 +60,9 @@ def ingest(
     rejects = list(loaded.rejects)
     rows: dict[str, list[Row]] = {}
     for role, unchecked in loaded.rows.items():
-        rows[role], bad = checks.check_all(unchecked)
-        rejects.extend(bad)
+        cut, uncut = segments.cut_all(unchecked)
+        rows[role], bad = checks.check_all(cut)
+        rejects.extend([*uncut, *bad])
     total = sum(map(len, rows.values())) + len(rejects)
     _write_rejects(out / "rejects.jsonl", rejects)
     _require_rows(roles, rows, rejects, total=total, max_rejected_share=max_rejected_share, out=out)

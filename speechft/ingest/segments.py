@@ -1,0 +1,93 @@
+"""Long recordings with segment times: cut at segment ends into rows that fit a window.
+
+A row may hold `segments`, a list of `{"start", "end", "text"}` in seconds from the row's own start, as Whisper and many
+annotation tools write them. Neighbours stay together up to 30 s, so that the decoder learns what follows what, and
+keep their times, from which timestamps are learned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from speechft.ingest import overlap
+from speechft.ingest.readers import Row
+from speechft.manifest import Reject
+
+LONGEST_S = overlap.LONGEST_S
+
+
+def cut_all(rows: Iterable[Row]) -> tuple[list[Row], list[Reject]]:
+    """Rows with `segments` as rows of at most 30 s, all others as they are; what cannot be cut is rejected by name."""
+    kept: list[Row] = []
+    rejects: list[Reject] = []
+    for row in rows:
+        told = row.utterance.extra.get("segments")
+        if told is None:
+            kept.append(row)
+            continue
+        try:
+            segments = _read(told)
+        except ValueError as error:
+            utterance = row.utterance
+            rejects.append(Reject(utterance.row(), "bad segments", f"{row.where}: {error}", row.where))
+            continue
+        for group in _groups(segments):
+            if group[-1]["end"] - group[0]["start"] <= LONGEST_S:
+                kept.append(_cut(row, group, alone=len(group) == len(segments)))
+            else:
+                detail = f"{row.where}: the segment at {group[0]['start']:.2f} s lasts over {LONGEST_S:.0f} s"
+                rejects.append(Reject({**row.utterance.row(), "segments": group}, "too long", detail, row.where))
+    return kept, rejects
+
+
+def _read(told: Any) -> list[dict[str, Any]]:
+    """Segments in order of time.
+
+    Raises:
+        ValueError: what is wrong, as a sentence.
+    """
+    if not isinstance(told, list) or not told:
+        raise ValueError('segments must be a list of {"start", "end", "text"}')
+    segments: list[dict[str, Any]] = []
+    for number, entry in enumerate(told, 1):
+        try:
+            start, end, text = float(entry["start"]), float(entry["end"]), entry["text"]
+        except (TypeError, KeyError, ValueError) as error:
+            raise ValueError(f"segment {number} has no start, end and text") from error
+        if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end and isinstance(text, str)):
+            raise ValueError(f"segment {number} must start at 0 s or later, and before it ends; text in quotes")
+        if segments and start < segments[-1]["end"] - 0.02:
+            raise ValueError(f"segment {number} starts before the one ahead of it ends")
+        segments.append({"start": start, "end": end, "text": text.strip()})
+    return segments
+
+
+def _groups(segments: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    """Neighbours, as many as fit."""
+    group: list[dict[str, Any]] = []
+    for segment in segments:
+        if group and segment["end"] - group[0]["start"] > LONGEST_S:
+            yield group
+            group = []
+        group.append(segment)
+    yield group
+
+
+def _cut(row: Row, group: list[dict[str, Any]], *, alone: bool) -> Row:
+    utterance, first = row.utterance, group[0]["start"]
+    relative = [
+        {"start": round(s["start"] - first, 3), "end": round(s["end"] - first, 3), "text": s["text"]} for s in group
+    ]
+    made = dataclasses.replace(
+        utterance,
+        id=utterance.id if alone else f"{utterance.id}@{first:.2f}",
+        offset=round(utterance.offset + first, 3),
+        duration=relative[-1]["end"],
+        text=" ".join(s["text"] for s in relative if s["text"]),
+        recording=utterance.recording or utterance.id,
+        extra={**utterance.extra, "segments": relative},
+    )
+    return dataclasses.replace(row, utterance=made)
