@@ -1,0 +1,156 @@
+"""What else might make a training step faster? Variants of the loop's step, taking turns on the same windows.
+
+    python benchmarks/step.py                     # tiny; --size small --precision float32
+
+Seconds are medians. Only what pays is in the loop: AdamW fused, the loss over the vocabulary in pieces, and on CPU in
+bf16 plain attention. Writes docs/benchmarks/step.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import speed
+import torch
+from torch import nn
+
+from speechft import files
+from speechft.adapt import vocabulary
+from speechft.adapt.steps import Item, Recipe
+from speechft.adapt.team import Team
+from speechft.adapt.train import Loop
+from speechft.whisper import tokens
+from speechft.whisper.load import Device, Whisper
+
+OUT = Path("docs/benchmarks/step.md")
+
+
+def chunk_of(seed: int) -> list[Item]:
+    """A step of 32 clips as packing makes it: three alone, six windows of five or four."""
+    sizes, items, first = [1, 1, 1, 5, 5, 5, 5, 5, 4], [], 32 * seed
+    for number, size in enumerate(sizes):
+        segments = tuple(
+            tokens.Segment(tokens=speed.text_of(first + i), start_s=6.0 * i, end_s=6.0 * i + 5) for i in range(size)
+        )
+        items.append(Item(number=number, segments=segments, view=0, replay=False))
+        first += size
+    return items
+
+
+def plain_loss(hidden: Any, weight: Any, labels: Any, *, share: float, teacher: Any = None) -> Any:
+    """The whole vocabulary at once, as PyTorch does it."""
+    logits = hidden @ weight.to(hidden.dtype).T
+    return share * nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+
+
+def by_length(loop: Loop) -> Callable[..., float]:
+    """Two passes, short labels and long ones, so that little is padded."""
+    whole = loop._backward
+
+    def run(mine: Any, features: torch.Tensor, divisors: tuple[int, int]) -> float:
+        middle = sum(len(example.labels) for _, example in mine) / len(mine)
+        groups = [[i for i, (_, e) in enumerate(mine) if (len(e.labels) > middle) == long] for long in (False, True)]
+        return sum(whole([mine[i] for i in group], features[group], divisors) for group in groups if group)
+
+    return run
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", default="tiny", choices=("tiny", "base", "small"))
+    parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"))
+    parser.add_argument("--times", type=int, default=12)
+    options = parser.parse_args()
+    device = Device(name="cpu", precision=getattr(torch, options.precision), reason="as asked")
+    settings = Recipe(
+        strategy="decoder", epochs=1, learning_rate=1e-6, batch_clips=32, replay_share=0.0, distil=0.0, l2sp=0.0,
+        patience=9, timestamp_share=0.15, previous_share=0.1, upper_layers=2, encoder_layers=0, lora_rank=16, seed=1,
+    )  # fmt: skip
+    ids = tokens.Layout(
+        prompt=(50258, 50259, 50359), end=50257, previous=50361, no_timestamps=50363, first_timestamp=50364
+    )
+    model = speed.model_of(options.size)
+    whisper = Whisper(
+        model=model, tokenizer=None, ids=ids, name="", revision=None, source=None, language="en", task="transcribe"
+    )
+    width = model.config.d_model
+    states = torch.randn(9, 1500, width, generator=torch.Generator().manual_seed(1)).half()
+    seconds: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory() as out:
+        loop = Loop(
+            whisper,
+            settings,
+            device=device,
+            inputs=lambda numbers: states,
+            from_states=True,
+            out=Path(out),
+            team=Team(),
+        )
+        loop.thaw()
+        loop.model.train()
+        as_it_is, fused, loss = loop._backward, loop.optimizer, vocabulary.loss
+        unfused = torch.optim.AdamW(loop.trained, lr=1e-6)
+        decoder_forward = loop.core.model.decoder.forward
+        compiled = torch.compile(decoder_forward, dynamic=True)
+
+        def variant(name: str) -> None:
+            loop._backward = as_it_is  # type: ignore[method-assign]
+            if name == "passes by label length":
+                loop._backward = by_length(loop)  # type: ignore[method-assign]
+            loop.optimizer = unfused if name == "AdamW not fused" else fused
+            vocabulary.loss = plain_loss if name == "vocabulary at once" else loss  # type: ignore[assignment]
+            loop.attending = {"PyTorch's attention": "sdpa", "plain attention": "eager"}.get(name, "eager")
+            if name == "as it is":
+                loop.attending = "eager" if options.precision == "bfloat16" else None
+            loop.core.model.decoder.forward = compiled if name == "compiled decoder" else decoder_forward
+            loop.core.gradient_checkpointing_disable()
+            if name == "gradient checkpointing":
+                loop.core.gradient_checkpointing_enable({"use_reentrant": False})
+
+        names = ["as it is", "AdamW not fused", "vocabulary at once", "PyTorch's attention", "plain attention",
+                 "passes by label length", "gradient checkpointing", "compiled decoder"]  # fmt: skip
+        for turn in range(options.times + 1):
+            for name in list(names):
+                variant(name)
+                chunk = chunk_of(turn)
+                coming: Future[torch.Tensor] = Future()
+                coming.set_result(states)
+                loop.state.recent = []
+                started = time.perf_counter()
+                try:
+                    loop.step(chunk, coming, rate=1e-6, pool=[segment.tokens for i in chunk for segment in i.segments])
+                except Exception as error:  # no compiler on this machine, say: the row says so
+                    names.remove(name)
+                    print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
+                    continue
+                if turn:  # the first is warm-up, and compiles
+                    seconds.setdefault(name, []).append(time.perf_counter() - started)
+    usual_s = statistics.median(seconds["as it is"])
+    lines = [
+        "# Variants of a training step",
+        "",
+        f"    python benchmarks/step.py --size {options.size} --precision {options.precision}",
+        "",
+        f"{torch.get_num_threads()} threads, a step of 32 clips in 9 windows, medians of {options.times} turns.",
+        "",
+        "| step | seconds | to the loop's |",
+        "| :-- | --: | --: |",
+    ]
+    for name, taken in seconds.items():
+        lines.append(f"| {name} | {statistics.median(taken):.3f} | {statistics.median(taken) / usual_s:.2f} |")
+    text = "\n".join(lines) + "\n"
+    print(text)
+    with files.atomic_write(OUT) as file:
+        file.write(text)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
