@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 
 FORMAT = 2
 SHARD_WINDOWS = 64
+MAX_RENDERERS = 16
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -97,7 +99,7 @@ def keep(
     Args:
         path: the store's folder, named by its key.
         count: number of windows.
-        render: gives window `number` as 480,000 samples; called in another thread, ahead of the encoder.
+        render: gives window `number` as 480,000 samples; called in other threads, ahead of the encoder.
         encoder: the model's encoder, float32.
         n_mels: mel bins the encoder expects.
         dtype: "float16" or "bfloat16".
@@ -109,13 +111,18 @@ def keep(
     """
     path.mkdir(parents=True, exist_ok=True)
     encoder.to(device.name).eval()
-    with ThreadPoolExecutor(max_workers=1) as pool:
+    with ThreadPoolExecutor(max_workers=_renderers(device)) as pool:
         for shard in range((count + SHARD_WINDOWS - 1) // SHARD_WINDOWS):
             numbers = range(shard * SHARD_WINDOWS, min(count, (shard + 1) * SHARD_WINDOWS))
             if not _is_whole(path, shard, len(numbers)):
                 _write_shard(path, shard, numbers, render, encoder, n_mels, device, dtype, batch, pool, progress)
             progress(numbers.stop)
     return Store(path=path, count=count, dtype=dtype)
+
+
+def _renderers(device: Device) -> int:
+    """Threads that read audio and make log-mels: one keeps up with an encoder on CPU, which needs the cores itself."""
+    return 1 if device.name == "cpu" else max(1, min(MAX_RENDERERS, (os.cpu_count() or 2) - 1))
 
 
 def _is_whole(path: Path, shard: int, rows: int) -> bool:
