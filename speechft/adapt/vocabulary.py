@@ -69,19 +69,21 @@ class _Loss(torch.autograd.Function):
                 logs = torch.log_softmax(hidden[chunk] @ matrix.T, -1, dtype=torch.float32)
                 ids = labels[chunk, None]
                 total -= share * logs.gather(1, ids).sum()
-                probabilities = torch.exp(logs)
-                gradient = probabilities * share
-                gradient.scatter_add_(1, ids, torch.full_like(ids, -share, dtype=torch.float32))
-                if teacher is not None and base_matrix is not None:
+                taught_here = None
+                if teacher is not None and base_matrix is not None and bool(teacher.rows[chunk].any()):
                     rows = teacher.rows[chunk]
                     count = int(rows.sum())
-                    if count:
-                        base = teacher.hidden[taught : taught + count].to(hidden.dtype)
-                        base_logs = torch.log_softmax(base @ base_matrix.T, -1, dtype=torch.float32)
-                        expected = torch.exp(base_logs)
-                        total += teacher.share * (expected * (base_logs - logs[rows])).sum()
-                        gradient[rows] += teacher.share * (probabilities[rows] - expected)
-                        taught += count
+                    base = teacher.hidden[taught : taught + count].to(hidden.dtype)
+                    base_logs = torch.log_softmax(base @ base_matrix.T, -1, dtype=torch.float32)
+                    expected = torch.exp(base_logs)
+                    own = logs[rows]
+                    total += teacher.share * (expected * base_logs.sub_(own)).sum()
+                    taught_here = rows, own.exp_().sub_(expected).mul_(teacher.share)
+                    taught += count
+                gradient = logs.exp_().mul_(share)  # in place: every copy of the logits counts
+                gradient.scatter_add_(1, ids, torch.full_like(ids, -share, dtype=torch.float32))
+                if taught_here is not None:
+                    gradient[taught_here[0]] += taught_here[1]
                 gradients[chunk] = gradient
         ctx.save_for_backward(hidden, matrix, gradients)
         return total
