@@ -4,9 +4,10 @@
     python benchmarks/scale.py --rows 1000 10000
 
 Rows are clips of half a second of generated sound in files of a thousand, with an offset, so that the disk holds few
-files and the manifest is long. `nano` is adapted for one epoch on each of two views. Seconds and peak memory are those
-that the stages record. Resumable: a size that is done is kept in runs/scale/results.json. Writes
-docs/benchmarks/scale.md, which also holds the estimate for 10,000 hours, from counted operations and stated rates.
+files and the manifest is long. The model is a Whisper of one layer with random weights, so that what is around it
+shows; it is adapted for one epoch on each of two views. Seconds and peak memory are those that the stages record.
+Resumable: a size that is done is kept in runs/scale/results.json. Writes docs/benchmarks/scale.md, which also holds the estimate for
+10,000 hours, from counted operations and stated rates.
 """
 
 from __future__ import annotations
@@ -63,10 +64,33 @@ def write_rows(count: int, folder: Path) -> Path:
     named = "\n".join(f'{role} = "{folder / role}.jsonl"' for role in ("train", "dev", "test"))
     path = folder / "scale.toml"
     path.write_text(
+        f"[model]\nbase = '{ROOT / 'base'}'\n"
         f"[data]\n{named}\nallow_leaks = ['near_text']\n[augment]\nviews = 1\n[augment.noise]\np = 1.0\n"
         "kinds = ['pink']\n[finetune]\nepochs = 2\npatience = 9\nalphas = [1.0]\nprevious_share = 0.0\n"
     )
     return path
+
+
+def make_base(out: Path) -> None:
+    """A Whisper of one encoder and one decoder layer, random weights, the shipped one's tokenizer."""
+    if out.exists():
+        return
+    import torch
+    from transformers import WhisperForConditionalGeneration
+
+    from speechft.whisper import load
+
+    whisper = load.load("nano")
+    config = whisper.model.config
+    config.update(
+        {"d_model": 64, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2,
+         "decoder_attention_heads": 2, "encoder_ffn_dim": 128, "decoder_ffn_dim": 128}
+    )  # fmt: skip
+    torch.manual_seed(1)
+    model = WhisperForConditionalGeneration(config)
+    model.generation_config = whisper.model.generation_config
+    whisper.model = model
+    load.save(whisper, out)
 
 
 def measure(count: int) -> dict[str, Any]:
@@ -132,6 +156,7 @@ def main() -> int:
     options = parser.parse_args()
     log = ROOT / "results.json"
     results = files.read_json(log) if log.exists() else []
+    make_base(ROOT / "base")
     for count in () if options.table else options.rows:
         if any(held["rows"] == count for held in results):
             continue

@@ -1,6 +1,6 @@
 """What else might make a training step faster? Variants of the loop's step, taking turns on the same windows.
 
-    python benchmarks/step.py                     # tiny; --size small --precision float32
+    python benchmarks/step.py                     # tiny and base, bf16 and fp32
 
 Seconds are medians. Only what pays is in the loop: AdamW fused, the loss over the vocabulary in pieces, and on CPU in
 bf16 plain attention. Writes docs/benchmarks/step.md.
@@ -62,13 +62,15 @@ def by_length(loop: Loop) -> Callable[..., float]:
     return run
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", default="tiny", choices=("tiny", "base", "small"))
-    parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"))
-    parser.add_argument("--times", type=int, default=12)
-    options = parser.parse_args()
-    device = Device(name="cpu", precision=getattr(torch, options.precision), reason="as asked")
+NAMES = (
+    "as it is", "AdamW not fused", "vocabulary at once", "PyTorch's attention", "plain attention", "one pass",
+    "passes of four windows", "passes by label length", "gradient checkpointing", "compiled decoder",
+)  # fmt: skip
+
+
+def measure(size: str, precision: str, times: int) -> dict[str, float]:
+    """Median seconds of a step, by variant."""
+    device = Device(name="cpu", precision=getattr(torch, precision), reason="as asked")
     settings = Recipe(
         strategy="decoder", epochs=1, learning_rate=1e-6, batch_clips=32, replay_share=0.0, distil=0.0, l2sp=0.0,
         patience=9, timestamp_share=0.15, previous_share=0.1, upper_layers=2, encoder_layers=0, lora_rank=16, seed=1,
@@ -76,7 +78,7 @@ def main() -> int:
     ids = tokens.Layout(
         prompt=(50258, 50259, 50359), end=50257, previous=50361, no_timestamps=50363, first_timestamp=50364
     )
-    model = speed.model_of(options.size)
+    model = speed.model_of(size)
     whisper = Whisper(
         model=model, tokenizer=None, ids=ids, name="", revision=None, source=None, language="en", task="transcribe"
     )
@@ -96,6 +98,7 @@ def main() -> int:
         loop.thaw()
         loop.model.train()
         as_it_is, fused, loss = loop._backward, loop.optimizer, vocabulary.loss
+        attending, passing = loop.attending, loop.pass_windows
         unfused = torch.optim.AdamW(loop.trained, lr=1e-6)
         decoder_forward = loop.core.model.decoder.forward
         compiled = torch.compile(decoder_forward, dynamic=True)
@@ -106,17 +109,15 @@ def main() -> int:
                 loop._backward = by_length(loop)  # type: ignore[method-assign]
             loop.optimizer = unfused if name == "AdamW not fused" else fused
             vocabulary.loss = plain_loss if name == "vocabulary at once" else loss  # type: ignore[assignment]
-            loop.attending = {"PyTorch's attention": "sdpa", "plain attention": "eager"}.get(name, "eager")
-            if name == "as it is":
-                loop.attending = "eager" if options.precision == "bfloat16" else None
+            loop.attending = {"PyTorch's attention": "sdpa", "plain attention": "eager"}.get(name, attending)
+            loop.pass_windows = {"passes of four windows": 4, "one pass": 9}.get(name, passing)
             loop.core.model.decoder.forward = compiled if name == "compiled decoder" else decoder_forward
             loop.core.gradient_checkpointing_disable()
             if name == "gradient checkpointing":
                 loop.core.gradient_checkpointing_enable({"use_reentrant": False})
 
-        names = ["as it is", "AdamW not fused", "vocabulary at once", "PyTorch's attention", "plain attention",
-                 "passes by label length", "gradient checkpointing", "compiled decoder"]  # fmt: skip
-        for turn in range(options.times + 1):
+        names = list(NAMES)
+        for turn in range(times + 1):
             for name in list(names):
                 variant(name)
                 chunk = chunk_of(turn)
@@ -132,19 +133,34 @@ def main() -> int:
                     continue
                 if turn:  # the first is warm-up, and compiles
                     seconds.setdefault(name, []).append(time.perf_counter() - started)
-    usual_s = statistics.median(seconds["as it is"])
+    return {name: statistics.median(taken) for name, taken in seconds.items()}
+
+
+def main() -> int:
+    """Measure each size and precision asked for; write one column each."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", action="append", choices=("tiny", "base", "small"))
+    parser.add_argument("--precision", action="append", choices=("bfloat16", "float32"))
+    parser.add_argument("--times", type=int, default=12)
+    options = parser.parse_args()
+    kinds = [(s, p) for s in options.size or ("tiny", "base") for p in options.precision or ("bfloat16", "float32")]
+    columns = {f"{size}, {precision}": measure(size, precision, options.times) for size, precision in kinds}
     lines = [
         "# Variants of a training step",
         "",
-        f"    python benchmarks/step.py --size {options.size} --precision {options.precision}",
+        "    python benchmarks/step.py",
         "",
-        f"{torch.get_num_threads()} threads, a step of 32 clips in 9 windows, medians of {options.times} turns.",
+        f"{torch.get_num_threads()} threads, a step of 32 clips in 9 windows, medians of {options.times} turns, in the "
+        "loop's own time, which is in seconds.",
         "",
-        "| step | seconds | to the loop's |",
-        "| :-- | --: | --: |",
+        "| step | " + " | ".join(columns) + " |",
+        "| :-- |" + " --: |" * len(columns),
     ]
-    for name, taken in seconds.items():
-        lines.append(f"| {name} | {statistics.median(taken):.3f} | {statistics.median(taken) / usual_s:.2f} |")
+    for name in NAMES:
+        cells = [f"{held[name] / held[NAMES[0]]:.2f}" if name in held else "fails" for held in columns.values()]
+        if name == NAMES[0]:
+            cells = [f"{held[name]:.3f} s" for held in columns.values()]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     text = "\n".join(lines) + "\n"
     print(text)
     with files.atomic_write(OUT) as file:

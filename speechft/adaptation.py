@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from speechft import audio, files, manifest, stages, text
+from speechft import audio, files, manifest, text
 from speechft.adapt import prompt as prompts
 from speechft.adapt import retain, scratch, strategies
 from speechft.adapt.steps import Item, Recipe
@@ -22,12 +22,12 @@ from speechft.adapt.train import train
 from speechft.errors import InputError
 from speechft.manifest import Utterance
 from speechft.progress import Progress
+from speechft.run import CHOOSING, REPORTED, Run, told_device
 from speechft.score import terms as term_lists
 from speechft.score import wer
 from speechft.whisper import decode, load, states, tokens, windows
 
 if TYPE_CHECKING:
-    from speechft.stages import Run
     from speechft.whisper.load import Device, Whisper
 
 log = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
         return make_base(run, out)
     if run.pipeline.finetune.strategy == "prompt":
         return choose_prompt(run, out)
-    whisper, device = stages.load_base(run), stages.device()
+    whisper, device = run.load_base(), told_device()
     base = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
     whisper.trained = True
     recipe = recipe_of(run, whisper)
@@ -61,7 +61,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
         recipe.strategy, f"{counted['trainable']:,}", f"{counted['frozen']:,}", recipe.learning_rate,
         recipe.batch_clips,
     )  # fmt: skip
-    from_states = stages.from_states(run)
+    from_states = run.from_states
     with Progress("finetune") as tell:
         state = train(
             whisper,
@@ -101,8 +101,8 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
 
 def make_base(run: Run, out: Path) -> dict[str, Any]:
     """Train from the random weights of `model.base`; nothing is chosen, so there is no blend and no early stop."""
-    settings, device = run.pipeline.finetune, stages.device()
-    whisper = stages.load_base(run)
+    settings, device = run.pipeline.finetune, told_device()
+    whisper = run.load_base()
     rows = manifest.read(run.dir / "augment" / "train.jsonl")
     with Progress("features") as tell:
         model = scratch.train(
@@ -127,7 +127,7 @@ def choose_prompt(run: Run, out: Path) -> dict[str, Any]:
     Raises:
         InputError: there is no term list.
     """
-    whisper, device = stages.load_base(run), stages.device()
+    whisper, device = run.load_base(), told_device()
     texts = [row.text or "" for row in run.rows("train")]
     terms = prompts.order(_term_texts(run), texts)
     if not terms:
@@ -231,7 +231,7 @@ class Chooser:
         self.run, self.whisper, self.device = run, whisper, device
         terms = run.pipeline.data.terms
         self.normalise = text.get(run.pipeline.score.normaliser, term_lists.read_terms(terms) if terms else None)
-        self.rows = {role: run.rows(role) for role in stages.CHOOSING}
+        self.rows = {role: run.rows(role) for role in CHOOSING}
         if not self.rows["dev"]:
             raise InputError(
                 "finetune: there is no dev speech to choose with; name data.dev, or give more training rows"
@@ -290,7 +290,7 @@ def hypotheses(
 
 def encoder_is_base(run: Run, whisper: Whisper) -> bool:
     """Whether kept states fit: under strategies that leave the encoder alone, and always for the untouched base."""
-    return stages.from_states(run) or not whisper.trained
+    return run.from_states or not whisper.trained
 
 
 def _choose_blend(
@@ -347,12 +347,12 @@ def transcribe_reported(run: Run, out: Path) -> dict[str, Any]:
     Where the base may not write tokens that the test set needs (`/ # (`), before_released.jsonl holds what it writes
     once it may, so that a gain by training is told from a gain by leave to write.
     """
-    device = stages.device()
-    base = stages.load_base(run)
+    device = told_device()
+    base = run.load_base()
     adapted = load.load(str(run.dir / "finetune" / "model"), language=base.language, task=base.task)
     adapted.trained = True
-    evaluated = stages.evaluated(run)
-    done, total = 0, 2 * sum(len(evaluated.get(role, [])) for role in stages.REPORTED)
+    evaluated = run.evaluated()
+    done, total = 0, 2 * sum(len(evaluated.get(role, [])) for role in REPORTED)
     own_list = copy.deepcopy(base.model.generation_config)
     released = load.release_tokens(base, [r.text or "" for r in evaluated["test"]] + _term_texts(run))
     released_list, base.model.generation_config = base.model.generation_config, own_list

@@ -19,6 +19,7 @@ from typing import Any
 
 from speechft import __version__, config, files, stages
 from speechft.errors import InputError, Stopped
+from speechft.run import Run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -134,9 +135,9 @@ def _score_command(commands: Any) -> None:
     parser.set_defaults(act=score)
 
 
-def _run(options: argparse.Namespace) -> stages.Run:
+def _run(options: argparse.Namespace) -> Run:
     pipeline = config.load(options.pipeline, options.set)
-    return stages.Run(pipeline, options.runs / (options.run or options.pipeline.stem))
+    return Run(pipeline, options.runs / (options.run or options.pipeline.stem))
 
 
 def run_all(options: argparse.Namespace) -> int:
@@ -213,7 +214,7 @@ def score(options: argparse.Namespace) -> int:
     return 1 if options.fail_if_worse and command.is_worse(result) else 0
 
 
-def _print_result(run: stages.Run) -> None:
+def _print_result(run: Run) -> None:
     table = run.dir / "score" / "table.md"
     if table.exists():
         print(table.read_text(encoding="utf-8"))

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from speechft import audio, files, manifest, stages
+from speechft import audio, files, manifest
 from speechft.augment.balance import round_of
 from speechft.manifest import Utterance
 from speechft.progress import Progress
-from speechft.stages import Run
+from speechft.run import Run, told_device
 from speechft.whisper import load, states, tokens, windows
 from speechft.whisper.load import Whisper
 from speechft.whisper.windows import Placed, Window
@@ -35,13 +35,13 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     Raises:
         InputError: the base cannot be loaded, or the disk is too small.
     """
-    whisper, device = stages.load_base(run), stages.device()
+    whisper, device = run.load_base(), told_device()
     planned, rejects = (
         plan_windows(run, whisper) if run.pipeline.finetune.strategy not in ("scratch", "prompt") else ([], [])
     )
-    singles = [row for rows in stages.evaluated(run).values() for row in rows]
+    singles = [row for rows in run.evaluated().values() for row in rows]
     wanted = {"evaluated": single_windows(singles)}
-    if stages.from_states(run) and run.pipeline.finetune.strategy != "prompt":
+    if run.from_states and run.pipeline.finetune.strategy != "prompt":
         wanted["train"] = planned
     sizes = {name: states.size_gb(len(content), whisper.model.config) for name, content in wanted.items()}
     total = sum(map(len, wanted.values()))

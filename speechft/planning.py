@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from speechft import audio, files, manifest, stages
 from speechft.errors import InputError
+from speechft.run import Run
 from speechft.whisper import operations
 from speechft.whisper.operations import Shape
 
@@ -33,7 +34,7 @@ class Load:
         return Load(rows=self.rows + rows, seconds=self.seconds + seconds)
 
 
-def describe(run: stages.Run) -> str:
+def describe(run: Run) -> str:
     """The plan as a table.
 
     Raises:
@@ -49,7 +50,7 @@ def describe(run: stages.Run) -> str:
     kept = rounds * domain + (_windows(run, replay) if replay.rows else 0.0)
     checked = roles["dev"].rows + roles["general_dev"].rows
     reported = roles["test"].rows * (1 + len(pipeline.conditions)) + roles["general_test"].rows
-    from_states = stages.from_states(run) and settings.strategy != "prompt"
+    from_states = run.from_states and settings.strategy != "prompt"
     encoded = checked + reported + (kept if from_states else 0.0)
     window_s = operations.encoder(shape) / ENCODER_GFLOPS / 1e9
     kept_gb = encoded * operations.POSITIONS * shape.d_model * 2 / 1e9
@@ -57,7 +58,7 @@ def describe(run: stages.Run) -> str:
     labels = TOKENS_A_SECOND * train.seconds * learned / max(domain, 1e-9)
     step = operations.decoder_training(shape, windows=learned, tokens=1.3 * labels, labels=labels)
     train_s = settings.epochs * step * (1 + settings.distil * settings.replay_share / 3) / DECODER_GFLOPS / 1e9
-    if not stages.from_states(run):
+    if not run.from_states:
         train_s += settings.epochs * learned * 3 * window_s
     forward = sum(operations.decoder_forward(shape, windows=1, tokens=30, labels=30))
     row_s = max(LEAST_ROW_S, forward / GENERATING_GFLOPS / 1e9)
@@ -86,7 +87,7 @@ def describe(run: stages.Run) -> str:
     return "\n".join(lines)
 
 
-def shape_of(run: stages.Run) -> Shape:
+def shape_of(run: Run) -> Shape:
     """From the model's config when it is local, else the published dimensions.
 
     Raises:
@@ -105,7 +106,7 @@ def shape_of(run: stages.Run) -> Shape:
     raise InputError(f"model.base = {base!r}: its size is not known before it is fetched; use a local directory")
 
 
-def _windows(run: stages.Run, load: Load) -> float:
+def _windows(run: Run, load: Load) -> float:
     """Windows of a view: a share of the clips alone, the others packed with gaps."""
     settings = run.pipeline.encode
     alone = settings.single_share if settings.pack else 1.0
@@ -114,7 +115,7 @@ def _windows(run: stages.Run, load: Load) -> float:
     return max(1.0, alone * load.rows + packed_s / (30 * FILL))
 
 
-def loads(run: stages.Run) -> dict[str, Load]:
+def loads(run: Run) -> dict[str, Load]:
     """Rows and audio of each role; general speech without a named split counts by shares."""
     data = run.pipeline.data
     found = {role: Load() for role in ("train", "dev", "test", *GENERAL_SHARES)}

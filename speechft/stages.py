@@ -9,60 +9,20 @@ import collections
 import dataclasses
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from speechft import files, manifest
-from speechft.config import Pipeline
 from speechft.errors import InputError
-from speechft.manifest import Utterance
 from speechft.progress import Progress
+from speechft.run import CHOOSING, REPORTED, Run
 
 if TYPE_CHECKING:
     from speechft.augment.script import Line
-    from speechft.whisper.load import Device, Whisper
 
 log = logging.getLogger(__name__)
 
 ORDER = ("ingest", "augment", "encode", "finetune", "transcribe", "score", "report")
-FORMATS = {"ingest": 1, "augment": 2, "synth": 1, "encode": 1, "finetune": 1, "transcribe": 1, "score": 3, "report": 3}
-CHOOSING = ("dev", "general_dev")  # roles that may decide something
-REPORTED = ("test", "general_test")  # roles that decide nothing
-
-
-@dataclass(frozen=True)
-class Run:
-    """A pipeline and the folder its results live in."""
-
-    pipeline: Pipeline
-    dir: Path
-
-    @property
-    def states(self) -> Path:
-        return self.dir.parent / "states"
-
-    @cached_property
-    def base_files(self) -> list[Path]:
-        """The base model's directory when it is local: its files are inputs."""
-        base = self.pipeline.model.base
-        if base == "nano":
-            return [Path(__file__).resolve().parent / "models" / "nano"]
-        return [Path(base)] if Path(base).is_dir() else []
-
-    def table(self, *names: str) -> dict[str, Any]:
-        """Settings of some tables of the pipeline, as JSON values."""
-        tree = self.pipeline.model_dump(mode="json")
-        return {name: tree[name] for name in names}
-
-    def stage(self, name: str, *, settings: dict[str, Any], inputs: list[Path], seed: int | None = None) -> files.Stage:
-        return files.Stage(self.dir, name, settings=settings, inputs=inputs, format=FORMATS[name], seed=seed)
-
-    def rows(self, role: str) -> list[Utterance]:
-        """A role's rows after ingest; none when the role was not named."""
-        path = self.dir / "ingest" / f"{role}.jsonl"
-        return manifest.read(path) if path.exists() else []
 
 
 def run_stages(run: Run, names: tuple[str, ...] = ORDER) -> dict[str, bool]:
@@ -277,32 +237,6 @@ def show_view(run: Run, identity: str) -> str:
     return "\n".join(lines)
 
 
-def evaluated(run: Run) -> dict[str, list[Utterance]]:
-    """Rows that are decoded: those that choose, and those that are reported (test with its conditions)."""
-    roles = {role: run.rows(role) for role in (*CHOOSING, *REPORTED)}
-    roles["test"] += manifest.read(run.dir / "augment" / "conditions.jsonl")
-    return {role: rows for role, rows in roles.items() if rows}
-
-
-def _model_settings(run: Run) -> dict[str, Any]:
-    return run.table("model")["model"]
-
-
-def load_base(run: Run) -> Whisper:
-    from speechft.whisper import load
-
-    model = run.pipeline.model
-    return load.load(model.base, revision=model.revision, language=model.language, task=model.task)
-
-
-def device() -> Device:
-    from speechft.whisper import load
-
-    device = load.choose_device()
-    log.info("device: %s", device.label)
-    return device
-
-
 def encode(run: Run) -> bool:
     """Encoder states of every view's packed windows and of every row that will be decoded, once."""
     pipeline = run.pipeline
@@ -311,11 +245,11 @@ def encode(run: Run) -> bool:
         p for role in (*CHOOSING, *REPORTED, "general_train") if (p := run.dir / "ingest" / f"{role}.jsonl").exists()
     ]
     settings = {
-        "model": _model_settings(run),
+        "model": run.table("model")["model"],
         "encode": run.table("encode")["encode"],
         "seed": pipeline.augment.seed,
     }
-    settings["from_audio"] = not from_states(run)
+    settings["from_audio"] = not run.from_states
     stage = run.stage("encode", settings=settings, inputs=inputs)
     if stage.up_to_date() and _stores_exist(run):
         return False
@@ -325,13 +259,6 @@ def encode(run: Run) -> bool:
     facts = encoding.encode(run, stage.dir)
     stage.finish(facts.pop("counts"), _outputs(stage), **facts)
     return True
-
-
-def from_states(run: Run) -> bool:
-    """Whether the strategy leaves the encoder alone, so that kept states serve for training and for decoding."""
-    settings = run.pipeline.finetune
-    reaches_encoder = {"full": True, "scratch": True, "progressive": settings.encoder_layers > 0}
-    return not reaches_encoder.get(settings.strategy, settings.strategy == "lora" and settings.lora_encoder)
 
 
 def _stores_exist(run: Run) -> bool:
@@ -347,7 +274,7 @@ def finetune(run: Run) -> bool:
         inputs.append(run.pipeline.data.terms)
     wanted = {
         "finetune": run.table("finetune")["finetune"],
-        "model": _model_settings(run),
+        "model": run.table("model")["model"],
         "normaliser": run.pipeline.score.normaliser,
     }
     from speechft.adapt.team import Team
@@ -375,7 +302,7 @@ def finetune(run: Run) -> bool:
 def transcribe(run: Run) -> bool:
     """Hypotheses of every reported row by the base and by the adapted model, through one decode path."""
     inputs = [run.dir / "finetune" / "stage.json", run.dir / "encode" / "stores.json"]
-    settings = {"decode": run.table("decode")["decode"], "model": _model_settings(run)}
+    settings = {"decode": run.table("decode")["decode"], "model": run.table("model")["model"]}
     stage = run.stage("transcribe", settings=settings, inputs=inputs)
     if stage.up_to_date():
         return False

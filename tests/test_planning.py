@@ -4,16 +4,17 @@ from pathlib import Path
 
 import pytest
 
-from speechft import config, planning, stages
+from speechft import config, planning
 from speechft.errors import InputError
+from speechft.run import Run
 from speechft.whisper import operations, windows
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def run_of(monkeypatch: pytest.MonkeyPatch, name: str, *overrides: str) -> stages.Run:
+def run_of(monkeypatch: pytest.MonkeyPatch, name: str, *overrides: str) -> Run:
     monkeypatch.chdir(PROJECT)
-    return stages.Run(config.load(f"pipelines/{name}.toml", overrides), Path("runs/none"))
+    return Run(config.load(f"pipelines/{name}.toml", overrides), Path("runs/none"))
 
 
 def minutes(plan: str, stage: str) -> float:

@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from speechft import audio
+from speechft.adapt import aligning, scratch
 from speechft.adapt import corpus as clip_corpus
-from speechft.adapt import scratch
 from speechft.errors import InputError
 from speechft.manifest import Utterance
 from speechft.whisper import load, tokens
@@ -93,14 +93,14 @@ def test_spans_cover_each_token_of_the_text_and_nothing_else(base: Path) -> None
         tokens.Segment(tokens=(7,), start_s=10.0, end_s=11.0),
     ]
     example = tokens.example(ids, segments, timestamps=True)
-    spans = scratch.token_spans(example, segments, steps=12, text_ids=ids.end)
+    spans = aligning.token_spans(example, segments, steps=12, text_ids=ids.end)
     held = [(label, *span) for label, span in zip(example.labels, spans.tolist(), strict=False) if span[0] >= 0]
     assert held == [(5, 0, 60), (6, 40, 100), (7, 500, 550)]
 
 
 def test_guidance_is_the_share_of_attention_inside_the_span(base: Path) -> None:
     model = load.load(str(base)).model
-    guide = scratch.GuidedHeads(model.model.decoder, layers=(1,), heads=1)
+    guide = aligning.GuidedHeads(model.model.decoder, layers=(1,), heads=1)
     states = torch.randn(1, 50, model.config.d_model, generator=torch.Generator().manual_seed(3))
     model.set_attn_implementation("eager")
     out = model.model.decoder(

@@ -12,6 +12,7 @@ from speechft import audio, cli, config, files, manifest, stages
 from speechft.augment import script, settings, speak
 from speechft.errors import InputError
 from speechft.ingest.stage import ingest
+from speechft.run import Run
 from speechft.score.terms import read_terms
 from speechft.text import Term
 
@@ -130,14 +131,14 @@ def test_failures_are_counted_by_row_and_tried_again(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> stages.Run:
+def run(tmp_path: Path) -> Run:
     (tmp_path / "terms.txt").write_text("flibanserin\nzolpidem\n")
     path = tmp_path / "p.toml"
     path.write_text(f'[data]\nterms = "{tmp_path / "terms.txt"}"\n[synth]\nper_term = 2\n')
-    return stages.Run(config.load(path), tmp_path / "runs" / "p")
+    return Run(config.load(path), tmp_path / "runs" / "p")
 
 
-def test_a_term_list_alone_makes_all_roles(run: stages.Run) -> None:
+def test_a_term_list_alone_makes_all_roles(run: Run) -> None:
     assert stages.ingest(run)
     counts = [len(run.rows(role)) for role in ROLES]
     assert counts[0] == 4
@@ -147,7 +148,7 @@ def test_a_term_list_alone_makes_all_roles(run: stages.Run) -> None:
     assert not stages.ingest(run)
 
 
-def test_synthetic_rows_are_never_drawn_for_dev(run: stages.Run, tmp_path: Path) -> None:
+def test_synthetic_rows_are_never_drawn_for_dev(run: Run, tmp_path: Path) -> None:
     """With the user's recordings to split, what synth said stays in train."""
     stages.synth(run)
     recorded = []
@@ -169,7 +170,7 @@ def test_synthetic_rows_are_never_drawn_for_dev(run: stages.Run, tmp_path: Path)
     assert sum(bool(row.extra.get("synthetic")) for row in train) == 4
 
 
-def test_the_command_shows_one_view_again(run: stages.Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_shows_one_view_again(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ["--pipeline", str(tmp_path / "p.toml"), "--runs", str(tmp_path / "runs"), "--set", "augment.views=1"]
     more += ["--set", "augment.say.p=1", "--set", "augment.telephone.p=1", "--set", "augment.balance_by=term"]
     assert cli.main(["augment", *more]) == 0
@@ -195,7 +196,7 @@ def test_replay_text_becomes_general_speech_for_training_only(tmp_path: Path) ->
         f'[synth]\nper_term = 3\nreplay = "{tmp_path / "everyday.txt"}"\n'
         f"[synth.voices]\nforeign_share = 0.0\n"
     )
-    run = stages.Run(config.load(tmp_path / "p.toml"), tmp_path / "run")
+    run = Run(config.load(tmp_path / "p.toml"), tmp_path / "run")
     stages.ingest(run)
     assert sorted(row.text or "" for row in run.rows("general_train")) == [
         "a walk by the river", "the bread was still warm",

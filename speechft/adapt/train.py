@@ -12,11 +12,9 @@ import json
 import logging
 import math
 import signal
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +22,10 @@ import torch
 from torch import nn
 
 from speechft import files
-from speechft.adapt import masks, retain, strategies, vocabulary
+from speechft.adapt import masks, passes, retain, strategies, vocabulary
+from speechft.adapt.standing import Standing
 from speechft.adapt.steps import Item, Recipe, epoch_steps, make_examples, rate_at
+from speechft.adapt.stopping import StopSignal
 from speechft.adapt.team import Team
 from speechft.errors import InputError, Stopped
 from speechft.whisper import attention, tokens
@@ -36,26 +36,6 @@ logger = logging.getLogger(__name__)
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 SAVE_EVERY_S = 600.0  # a kill in the middle of a long epoch loses no more than this
-RECENT = 20  # steps whose mean loss tells divergence
-DIVERGED = 2.0  # nats above the lowest such mean
-
-
-@dataclass(kw_only=True)
-class Progress:
-    """What a checkpoint carries beside weights and optimiser: after `done` steps of an epoch, `step` in all."""
-
-    epoch: int = 0
-    done: int = 0
-    step: int = 0
-    losses: list[float] = field(default_factory=list)  # sum and number in this epoch
-    recent: list[float] = field(default_factory=list)
-    lowest: float = math.inf
-    thawed: int = 0  # stalls of dev WER that `progressive` has answered
-    best_wer: float = math.inf
-    best_epoch: int = -1
-    bad_evaluations: int = 0
-    seconds: float = 0.0
-    curve: list[dict[str, Any]] = field(default_factory=list)
 
 
 def train(
@@ -71,7 +51,7 @@ def train(
     team: Team | None = None,
     say: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
-) -> Progress:
+) -> Standing:
     """Train in place and leave the weights of the best evaluation in `whisper.model`.
 
     Args:
@@ -130,7 +110,7 @@ class Loop:
         self.whisper, self.recipe, self.device, self.inputs = whisper, recipe, device, inputs
         self.from_states, self.out, self.team, self.say = from_states, out, team, say
         self.core = whisper.model.to(device.name)
-        self.attending = training_attention(device, from_states=from_states)
+        self.attending = passes.attention_kind(device, from_states=from_states)
         self.base = copy.deepcopy(self.core.model.decoder).requires_grad_(False) if recipe.distil > 0 else None
         if self.base is not None and self.attending:
             self.base.set_attn_implementation(self.attending)
@@ -139,15 +119,15 @@ class Loop:
         self.model = self.core
         if recipe.strategy == "lora":
             self.model = strategies.with_adapters(self.core, rank=recipe.lora_rank, encoder=recipe.lora_encoder)
-        self.state = Progress()
+        self.state = Standing()
         self.thaw(everything=True)
         self.optimizer = torch.optim.AdamW(
             self.trained, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
         )
         self.scaler = torch.amp.GradScaler(device.name, enabled=device.precision == torch.float16)
         self.parts = 1  # forward passes a step at least, doubled when memory runs out
-        self.pass_windows = pass_windows(device, self.core.config.d_model)
-        self.stopping = _StopSignal()
+        self.pass_windows = passes.windows_at_once(device, self.core.config.d_model)
+        self.stopping = StopSignal()
         self.clock_s = time.monotonic()
         self._board = _tensorboard(out) if team.first else None
 
@@ -212,12 +192,12 @@ class Loop:
                 loss = self._backward(mine, features.result(), divisors)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not _out_of_memory(error):
+                if not passes.is_out_of_memory(error):
                     raise
                 self._halve(len(mine), error)
         loss, signals = self.team.total([loss, float(self.stopping.asked)])
         self.stopping.asked = max(self.stopping.asked, int(signals > 0 and signal.SIGTERM))
-        if not math.isfinite(loss) or self._diverges(loss):
+        if not math.isfinite(loss) or self.state.diverges(loss):
             where = ", ".join(str(item.number) for item in chunk[:8])
             raise InputError(
                 f"finetune: the loss is {loss:.3g}{'' if not math.isfinite(loss) else ', and growing,'} at step "
@@ -311,15 +291,6 @@ class Loop:
             "the batch is the same"
         )
 
-    def _diverges(self, loss: float) -> bool:
-        state = self.state
-        state.recent = [*state.recent[1 - RECENT :], loss]
-        if len(state.recent) < RECENT:
-            return False
-        mean = sum(state.recent) / RECENT
-        state.lowest = min(state.lowest, mean)
-        return mean > state.lowest + DIVERGED
-
     def leave_if_asked(self) -> None:
         """Save and leave once a signal has come."""
         if self.stopping.asked:
@@ -369,7 +340,7 @@ class Loop:
             torch.save(saved, file)
         files.write_jsonl(self.out / "curve.jsonl", self.state.curve)
 
-    def resume(self) -> Progress:
+    def resume(self) -> Standing:
         """Go on from the checkpoint, if there is one."""
         path = self.out / "checkpoint.pt"
         if self.team.told(path.exists()):
@@ -377,7 +348,7 @@ class Loop:
             self.model.load_state_dict(saved["model"], strict=False)
             self.optimizer.load_state_dict(saved["optimizer"])
             self.scaler.load_state_dict(saved["scaler"])
-            self.state = Progress(**json.loads(saved["progress"]))
+            self.state = Standing(**json.loads(saved["progress"]))
             logger.info("finetune: goes on after epoch %d, step %d", self.state.epoch, self.state.step)
         return self.state
 
@@ -395,34 +366,8 @@ class Loop:
         self.whisper.model.eval()
 
 
-def training_attention(device: Device, *, from_states: bool) -> str | None:
-    """The attention to train the decoder with; None for the model's own.
-
-    In bf16 on CPU plain products take half the time of the fused kernel forward and backward (0.41 s a step for
-    0.76 s on nano, one core). An encoder that trains would have to keep 1500 x 1500 weights a head: it stays fused.
-    """
-    return "eager" if from_states and device.name == "cpu" and device.precision == torch.bfloat16 else None
-
-
-def pass_windows(device: Device, d_model: int) -> int:
-    """Windows that go through the decoder at once.
-
-    A step's windows are split on CPU where that saves memory at little cost: tiny in float32 takes 2.1 GB for 2.3 and
-    3 % more time, base in bf16 2.9 GB for 3.2 and no more time. Narrow models in bf16 need the whole step to keep the
-    products busy (tiny: 10 % more time).
-    """
-    narrow = device.precision == torch.bfloat16 and d_model < 512
-    return 4 if device.name == "cpu" and not narrow else sys.maxsize
-
-
 def _labelled(examples: Sequence[tokens.Example]) -> int:
     return max(1, sum(label != tokens.IGNORED for example in examples for label in example.labels))
-
-
-def _out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)
 
 
 def _tensorboard(out: Path) -> Any:
@@ -437,25 +382,3 @@ def _tensorboard(out: Path) -> Any:
 def _line(row: dict[str, Any], epochs: int) -> str:
     general = f", general WER {row['general_wer']:.3f}" if row.get("general_wer") is not None else ""
     return f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.3f}, dev WER {row['dev_wer']:.3f}{general}"
-
-
-class _StopSignal:
-    """Inside, SIGTERM and SIGINT are noted, so that the step in hand ends and is saved; a second one is not held up."""
-
-    def __init__(self) -> None:
-        self.asked = 0  # the signal's number
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> None:
-        with contextlib.suppress(ValueError):  # not the main thread: the caller handles signals
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._note)
-
-    def __exit__(self, *_: object) -> None:
-        while self._before:
-            signal.signal(*self._before.popitem())
-
-    def _note(self, number: int, _: object) -> None:
-        logger.info("finetune: %s: saving after this step", signal.Signals(number).name)
-        self.asked = number
-        self.__exit__()
