@@ -6,8 +6,8 @@
 Rows are clips of half a second of generated sound in files of a thousand, with an offset, so that the disk holds few
 files and the manifest is long. The model is a Whisper of one layer with random weights, so that what is around it
 shows; it is adapted for one epoch on each of two views. Seconds and peak memory are those that the stages record.
-Resumable: a size that is done is kept in runs/scale/results.json. Writes docs/benchmarks/scale.md, which also holds the estimate for
-10,000 hours, from counted operations and stated rates.
+Resumable: a size that is done is kept in runs/scale/results.json. Writes docs/benchmarks/scale.md, which also holds the
+estimate for 10,000 hours, from counted operations and stated rates.
 """
 
 from __future__ import annotations
