@@ -140,11 +140,12 @@ def survival(content: Mapping[str, Any]) -> list[Line]:
 
 
 def general(content: Mapping[str, Any]) -> Line:
-    """General speech, coloured by its budget: a loss inside the budget is no fault."""
+    """General speech, coloured by its budget: a loss inside the budget is no fault, and no gain."""
     rate = content["general_wer"]
     line = _line("general speech", rate, of=_count(rate["words"], "words"))
     verdict = content["verdict"]["general"]
-    change = {"over_budget": "worse", "within_budget": "better"}.get(verdict, "unsure")
+    inside = "better" if line.change == "better" else ""
+    change = {"over_budget": "worse", "within_budget": inside}.get(verdict, "unsure")
     return dataclasses.replace(line, change=change)
 
 
