@@ -212,8 +212,8 @@ def page(seeds: Sequence[int]) -> str:
         "Word error rate of `nano` after adapting, in per cent: by `Seq2SeqTrainer` from clips padded to 30 s, as "
         "public recipes train, and by our loop from kept states of packed windows; same rows, epochs, clips a step, "
         "learning rate and schedule, both with the encoder frozen and the weights that were best on dev. The "
-        "difference in points with its 95 % interval (paired bootstrap over speakers, over windows where they hold several; seeds "
-        "pooled).",
+        "difference in points with its 95 % interval (paired bootstrap over speakers, over windows where they hold "
+        "several; seeds pooled).",
         "",
         "| corpus | test | seeds | plain | packed | difference | words |",
         "| :-- | :-- | --: | --: | --: | :-- | --: |",
