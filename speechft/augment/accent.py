@@ -8,7 +8,7 @@ again.
 import math
 
 import numpy as np
-import scipy.fft
+import soxr
 
 from speechft.audio import SAMPLE_RATE
 
@@ -19,12 +19,11 @@ PERIOD_MS = 5.0  # WORLD's frame period
 F0_DECIMATION = 4  # of WORLD's pitch search: 4 kHz is enough for pitch below 800 Hz and four times as fast
 SHORTEST_S = 0.05  # WORLD needs a few pitch periods; shorter clips are returned as they are
 SYLLABLES_A_SECOND = 4.0  # how fast local tempo swings, about once every two syllables
-RESAMPLE_TAIL = SAMPLE_RATE // 20  # silence that keeps the end from wrapping around to the start
 PEAK_LIMIT = 0.99
 
 
 def shift_speed(samples: np.ndarray, *, speed: float) -> np.ndarray:
-    """Play faster (above 1) or slower: tempo, pitch and formants move together. Band-limited, by FFT.
+    """Play faster (above 1) or slower: tempo, pitch and formants move together. Band-limited, by soxr.
 
     Args:
         samples: float32, shape (samples,).
@@ -35,13 +34,7 @@ def shift_speed(samples: np.ndarray, *, speed: float) -> np.ndarray:
     """
     if speed == 1.0 or len(samples) < 2:
         return samples
-    size = scipy.fft.next_fast_len(len(samples) + RESAMPLE_TAIL, real=True)
-    new_size = round(size / speed)
-    spectrum = scipy.fft.rfft(samples, size)
-    kept = np.zeros(new_size // 2 + 1, spectrum.dtype)
-    shared = min(len(spectrum), len(kept)) - 1  # without the highest bin, which may be a Nyquist bin in one only
-    kept[:shared] = spectrum[:shared]
-    played = scipy.fft.irfft(kept, new_size) * np.float32(new_size / size)
+    played = soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE, quality="HQ")
     return _limited(_fit(played, round(len(samples) / speed)))
 
 
