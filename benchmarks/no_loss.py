@@ -126,7 +126,7 @@ def adapt_plain(corpus: str, seed: int) -> Path:
 
     arguments = Seq2SeqTrainingArguments(
         output_dir=str(out), per_device_train_batch_size=settings["batch_clips"] // 2, gradient_accumulation_steps=2,
-        num_train_epochs=settings["epochs"], learning_rate=settings["learning_rate"], warmup_ratio=steps.WARMUP_SHARE,
+        num_train_epochs=settings["epochs"], learning_rate=settings["learning_rate"], warmup_steps=steps.WARMUP_SHARE,
         lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": steps.FINAL_RATE_SHARE},
         bf16=device.precision == torch.bfloat16, use_cpu=device.name == "cpu", save_strategy="no", seed=seed,
         logging_strategy="no", report_to=[], disable_tqdm=True, dataloader_pin_memory=device.name == "cuda",
