@@ -11,6 +11,7 @@ OPTIONS   = --pipeline $(PIPELINE) --run $(RUN) --runs $(RUNS) $(SETTINGS)
 STAGES   := ingest augment encode finetune transcribe score report
 
 .DELETE_ON_ERROR:
+.NOTPARALLEL:
 .PHONY: help demo test check format run terms plan clean synth $(STAGES)
 
 help: ## this list

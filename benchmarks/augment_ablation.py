@@ -153,8 +153,8 @@ def run_one(corpus: str, chain: str, seed: int, paths: Mapping[str, Path], epoch
         raise SystemExit(f"{' '.join(command)}: failed with status {done.returncode}; the same command goes on")
     run = folder / name
     finetune = files.read_json(run / "finetune" / "stage.json")
-    stores = files.read_json(run / "encode" / "stores.json")
-    shutil.rmtree(folder / "states" / stores["train"]["key"], ignore_errors=True)
+    train = files.read_json(run / "encode" / "train.json")
+    shutil.rmtree(folder / "states" / train["key"], ignore_errors=True)
     shutil.rmtree(run / "augment" / "views", ignore_errors=True)
     rows = manifest.read(run / "transcribe" / "after.jsonl", need_audio=False)
     result = score_run(rows, normaliser=normaliser_of(corpus), resamples=1000)

@@ -79,16 +79,18 @@ def adapt_packed(corpus: str, seed: int) -> Path:
     return folder / name
 
 
-def adapt_plain(corpus: str, seed: int) -> Path:
+def adapt_plain(corpus: str, seed: int, twin: Path) -> Path:
     """Transformers' recipe on the rows of the packed run of that seed; the folder with the model."""
+    out = ROOT / corpus / f"plain-{seed}"
+    if (out / "finetune" / "model").is_dir():
+        return out
     import torch
     from transformers import Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 
     from speechft.adaptation import Chooser
     from speechft.whisper import load, tokens, windows
 
-    twin = adapt_packed(corpus, seed)
-    out, settings = ROOT / corpus / f"plain-{seed}", files.read_json(twin / "finetune" / "stage.json")["recipe"]
+    settings = files.read_json(twin / "finetune" / "stage.json")["recipe"]
     whisper, device = load.load("nano"), load.choose_device()
     chooser = Chooser(Run(config.load(str(twin.with_suffix(".toml"))), twin), whisper, device)
     model, ids = whisper.model, whisper.ids
@@ -155,12 +157,11 @@ def recordings(rows: Sequence[Utterance]) -> Iterator[list[Utterance]]:
             yield group
 
 
-def transcribe(run: Path, corpus: str) -> dict[str, list[Utterance]]:
+def transcribe(run: Path, test: Sequence[Utterance]) -> dict[str, list[Utterance]]:
     """Test rows of each kind with the adapted model's hypotheses."""
     from speechft.whisper import decode, load, windows
 
     whisper, device = load.load(str(run / "finetune" / "model")), load.choose_device()
-    test = manifest.read(run / "ingest" / "test.jsonl")
     heard = {row.id: audio.read(row.audio_filepath, offset_s=row.offset, duration_s=row.duration) for row in test}
 
     def told(identity: str, group: Sequence[Utterance], hypothesis: str) -> Utterance:
@@ -196,8 +197,10 @@ def measure(corpus: str, arm: str, seed: int) -> None:
     if all((out / f"{arm}-{seed}-{number}.jsonl").exists() for number in range(len(KINDS))):
         return
     started = time.monotonic()
-    run = adapt_packed(corpus, seed) if arm == "packed" else adapt_plain(corpus, seed)
-    for number, rows in enumerate(transcribe(run, corpus).values()):
+    packed = adapt_packed(corpus, seed)
+    run = packed if arm == "packed" else adapt_plain(corpus, seed, packed)
+    test = manifest.read(packed / "ingest" / "test.jsonl")
+    for number, rows in enumerate(transcribe(run, test).values()):
         manifest.write(out / f"{arm}-{seed}-{number}.jsonl", rows)
     print(f"{corpus} {arm} {seed}: {time.monotonic() - started:.0f} s", flush=True)
 

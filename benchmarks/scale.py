@@ -104,9 +104,9 @@ def measure(count: int) -> dict[str, Any]:
         if done.returncode:
             raise SystemExit(f"{' '.join(command)}: failed\n{done.stderr[-2000:]}")
     records = {stage: files.read_json(ROOT / "runs" / str(count) / stage / "stage.json") for stage in STAGES}
-    stores = files.read_json(ROOT / "runs" / str(count) / "encode" / "stores.json")
+    train = files.read_json(ROOT / "runs" / str(count) / "encode" / "train.json")
     result = {
-        "rows": count, "windows": stores["train"]["count"], "states_gb": stores["train"]["gb"],
+        "rows": count, "windows": train["count"], "states_gb": train["gb"],
         **{stage: {"seconds": r["seconds"], "peak_mb": r["peak_memory_mb"]} for stage, r in records.items()},
     }  # fmt: skip
     shutil.rmtree(ROOT / "runs" / str(count))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from speechft import audio, files, manifest, text
+from speechft import audio, encoding, files, manifest
 from speechft.adapt import prompt as prompts
 from speechft.adapt import retain, scratch, strategies
 from speechft.adapt.steps import Item, Recipe
@@ -25,6 +25,7 @@ from speechft.progress import Progress
 from speechft.run import CHOOSING, REPORTED, Run, told_device
 from speechft.score import terms as term_lists
 from speechft.score import wer
+from speechft.score.score import units
 from speechft.whisper import decode, load, states, tokens, windows
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
     rows = files.read_jsonl(run.dir / "encode" / "windows.jsonl")
     items = [_item(number, row, whisper) for number, row in enumerate(rows)]
     released = load.release_tokens(whisper, [clip["text"] for row in rows for clip in row["clips"]] + _term_texts(run))
+    views = {item.view for item in items if not item.replay}
+    if recipe.epochs < len(views):
+        log.warning(
+            "finetune: %d epochs hear %d of the %d views (the clean one counts): raise finetune.epochs, or lower "
+            "augment.views", recipe.epochs, recipe.epochs, len(views),
+        )  # fmt: skip
     chooser = Chooser(run, whisper, device)
     counted = dict(zip(("trainable", "frozen"), _count(whisper, recipe), strict=True))
     log.info(
@@ -61,7 +68,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
         recipe.strategy, f"{counted['trainable']:,}", f"{counted['frozen']:,}", recipe.learning_rate,
         recipe.batch_clips,
     )  # fmt: skip
-    from_states = run.from_states
+    from_states = run.learns_from == "states"
     with Progress("finetune") as tell:
         state = train(
             whisper,
@@ -91,11 +98,12 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
     files.write_json(out / "choice.json", choice)
     for name in ("checkpoint.pt", "best.pt"):
         (out / name).unlink(missing_ok=True)
-    counts = {"in": sum(len(row["clips"]) for row in rows), "out": state.step, "rejected": {}}
+    clips = sum(len(row["clips"]) for row in rows)
+    counts = {"in": clips, "out": clips, "rejected": {}, "steps": state.step}
     return {
         "counts": counts, "choice": choice, "suppressed_released": released, "device": device.label,
         "epochs_run": state.epoch,
-        "steps": state.step, "recipe": dataclasses.asdict(recipe), **counted,
+        "steps": state.step, "recipe": dataclasses.asdict(recipe), "revision": whisper.revision, **counted,
     }  # fmt: skip
 
 
@@ -173,13 +181,19 @@ def choose_prompt(run: Run, out: Path) -> dict[str, Any]:
 def recipe_of(run: Run, whisper: Whisper) -> Recipe:
     """The pipeline's settings, the size's defaults where it leaves them out."""
     settings = run.pipeline.finetune.model_dump(exclude={"alphas", "forgetting_budget"})
-    defaults = strategies.size_defaults(whisper.model.config.d_model)
+    reaches_encoder = settings["strategy"] != "progressive" or settings["encoder_layers"]
+    strategy = settings["strategy"] if reaches_encoder else "decoder"
+    defaults = strategies.size_defaults(whisper.model.config.d_model, strategy)
     settings["learning_rate"] = settings["learning_rate"] or defaults.learning_rate
     settings["batch_clips"] = settings["batch_clips"] or defaults.batch_clips
     return Recipe(**settings)
 
 
 def _count(whisper: Whisper, recipe: Recipe) -> tuple[int, int]:
+    """Values that train and values that stay."""
+    if recipe.strategy == "lora":
+        added = strategies.adapter_values(whisper.model, rank=recipe.lora_rank, encoder=recipe.lora_encoder)
+        return added, sum(p.numel() for p in whisper.model.parameters())
     return strategies.freeze(
         whisper.model, recipe.strategy, upper_layers=recipe.upper_layers,
         thaw_encoder_layers=recipe.encoder_layers, epoch=recipe.epochs, epochs=recipe.epochs,
@@ -205,23 +219,22 @@ def _term_texts(run: Run) -> list[str]:
 
 
 def _store(run: Run, name: str) -> states.Store:
-    plan = files.read_json(run.dir / "encode" / "stores.json")[name]
+    plan = run.store(name)
     return states.Store(path=run.states / plan["key"], count=plan["count"], dtype=run.pipeline.encode.dtype)
 
 
-def _features(rows: Sequence[dict[str, Any]], whisper: Whisper) -> Any:
+def _features(rows: Sequence[dict[str, Any]], whisper: Whisper) -> Callable[[Sequence[int]], torch.Tensor]:
     """Log-mels of training windows from audio, for strategies that change the encoder."""
 
     def read(numbers: Sequence[int]) -> torch.Tensor:
-        made = []
-        for number in numbers:
-            clips = rows[number]["clips"]
-            samples = [audio.read(c["audio_filepath"], offset_s=c["offset"], duration_s=c["duration"]) for c in clips]
-            window = windows.assemble(samples, [c["start_s"] for c in clips])
-            made.append(windows.log_mel(window, n_mels=whisper.n_mels))
-        return torch.stack(made)
+        heard = [encoding.sound(_places(rows[number])) for number in numbers]
+        return torch.stack([windows.log_mel(window, n_mels=whisper.n_mels) for window in heard])
 
     return read
+
+
+def _places(row: dict[str, Any]) -> list[tuple[str, float, float | None, float]]:
+    return [(c["audio_filepath"], c["offset"], c["duration"], c["start_s"]) for c in row["clips"]]
 
 
 class Chooser:
@@ -230,15 +243,21 @@ class Chooser:
     def __init__(self, run: Run, whisper: Whisper, device: Device) -> None:
         self.run, self.whisper, self.device = run, whisper, device
         terms = run.pipeline.data.terms
-        self.normalise = text.get(run.pipeline.score.normaliser, term_lists.read_terms(terms) if terms else None)
         self.rows = {role: run.rows(role) for role in CHOOSING}
         if not self.rows["dev"]:
             raise InputError(
                 "finetune: there is no dev speech to choose with; name data.dev, or give more training rows"
             )
+        self.split = units(
+            self.rows["dev"], normaliser=run.pipeline.score.normaliser,
+            terms=term_lists.read_terms(terms) if terms else None, language=run.pipeline.model.language,
+        ).split  # fmt: skip
 
     def measure(self) -> dict[str, float]:
-        """Word error rates of the current weights: dev_wer, and general_wer where there is general speech."""
+        """Error rates of the current weights: dev_wer, and general_wer where there is general speech.
+
+        They are of what the score will count: characters where the language puts no spaces between words.
+        """
         rates = {"dev_wer": self._rate("dev")}
         if self.rows["general_dev"]:
             rates["general_wer"] = self._rate("general_dev")
@@ -246,10 +265,10 @@ class Chooser:
 
     def _rate(self, role: str) -> float:
         rows = self.rows[role]
-        texts = hypotheses(self.run, self.whisper, rows, self.device)
+        texts = hypotheses(self.run, self.whisper, rows, self.device, store="choosing")
         references = {row.id: row.text or "" for row in rows}
         found = {row.id: hypothesis for row, hypothesis in zip(rows, texts, strict=True)}
-        rate = wer.total(row.errors for row in wer.align(references, found, self.normalise.words)).rate
+        rate = wer.total(row.errors for row in wer.align(references, found, self.split)).rate
         if rate is None:
             raise InputError(f"finetune: the {role} rows hold no words to choose by; give transcripts")
         return rate
@@ -261,20 +280,22 @@ def hypotheses(
     rows: Sequence[Utterance],
     device: Device,
     *,
+    store: str,
     tell: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
-    """Transcribe rows: from kept states while the encoder is the base's, else from audio. The decode path is one."""
+    """Transcribe rows: from a store of kept states while the encoder is the base's, else from audio.
+
+    The decode path is one.
+    """
     settings = run.pipeline.decode
-    plan = files.read_json(run.dir / "encode" / "stores.json")["evaluated"]
+    order = sorted(rows, key=lambda row: row.duration or 0.0)  # like lengths end together
     if encoder_is_base(run, whisper):
-        number = {identity: index for index, identity in enumerate(plan["ids"])}
-        order = sorted(rows, key=lambda row: row.duration or 0.0)  # like lengths end together
+        number = {identity: index for index, identity in enumerate(run.store(store)["ids"])}
         found = decode.from_store(
-            whisper, _store(run, "evaluated"), [number[row.id] for row in order], device=device, batch=settings.batch,
+            whisper, _store(run, store), [number[row.id] for row in order], device=device, batch=settings.batch,
             beam=settings.beam, progress=tell,
         )  # fmt: skip
     else:
-        order = sorted(rows, key=lambda row: row.duration or 0.0)
         found = []
         for start in range(0, len(order), settings.batch):
             clips: list[np.ndarray] = [
@@ -290,7 +311,7 @@ def hypotheses(
 
 def encoder_is_base(run: Run, whisper: Whisper) -> bool:
     """Whether kept states fit: under strategies that leave the encoder alone, and always for the untouched base."""
-    return run.from_states or not whisper.trained
+    return run.keeps_encoder or not whisper.trained
 
 
 def _choose_blend(
@@ -334,7 +355,7 @@ def prove_saved(folder: Path, run: Run, whisper: Whisper, device: Device) -> Non
     again = load.load(str(folder), language=whisper.language, task=whisper.task)
     again.trained = True
     row = run.rows("dev")[:1]
-    first, second = (hypotheses(run, w, row, device)[0] for w in (whisper, again))
+    first, second = (hypotheses(run, w, row, device, store="choosing")[0] for w in (whisper, again))
     if first != second:
         raise InputError(
             f"{folder}: the saved model answers {second!r} where the trained one says {first!r}; check the disk"
@@ -351,7 +372,7 @@ def transcribe_reported(run: Run, out: Path) -> dict[str, Any]:
     base = run.load_base()
     adapted = load.load(str(run.dir / "finetune" / "model"), language=base.language, task=base.task)
     adapted.trained = True
-    evaluated = run.evaluated()
+    evaluated = run.evaluated(*REPORTED)
     done, total = 0, 2 * sum(len(evaluated.get(role, [])) for role in REPORTED)
     own_list = copy.deepcopy(base.model.generation_config)
     released = load.release_tokens(base, [r.text or "" for r in evaluated["test"]] + _term_texts(run))
@@ -373,7 +394,7 @@ def transcribe_reported(run: Run, out: Path) -> dict[str, Any]:
             if not path.exists():  # each file is whole once it is there: a resumed run keeps it
                 if name == "before_released":
                     base.model.generation_config = released_list
-                found = hypotheses(run, model, rows, device, tell=tell.part(done, total))
+                found = hypotheses(run, model, rows, device, store="reported", tell=tell.part(done, total))
                 manifest.write(path, (dataclasses.replace(r, hypothesis=h) for r, h in zip(rows, found, strict=True)))
             done += len(rows)
     return {

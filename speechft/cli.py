@@ -93,8 +93,8 @@ def _transcribe_command(commands: Any) -> None:
         "speechft transcribe --pipeline pipelines/demo.toml",
     )  # fmt: skip
     parser.add_argument("audio", nargs="*", type=Path, help="audio files of any length")
-    parser.add_argument("--model", default="nano", help="model directory, hub id or nano (default)")
-    parser.add_argument("--language", help="for multilingual models; default en")
+    parser.add_argument("--model", help="model directory, hub id or nano (default)")
+    parser.add_argument("--language", help="of a multilingual model; by default the one it was saved with, or en")
     _pipeline_options(parser, required=False)
     parser.set_defaults(act=transcribe)
 
@@ -179,13 +179,20 @@ def run_stage(options: argparse.Namespace) -> int:
 
 def transcribe(options: argparse.Namespace) -> int:
     """A run's reported rows, or files named on the command line."""
+    own = [name for name, given in vars(options).items() if name in ("audio", "model", "language") and given]
     if options.pipeline:
+        if own:
+            what = "audio files" if own[0] == "audio" else f"--{own[0]}"
+            raise InputError(f"transcribe: {what} and --pipeline exclude each other: your own files, or a run's rows")
         return run_stage(options)
+    if options.run or options.set:
+        raise InputError("transcribe: --run and --set are for a run, named with --pipeline")
     if not options.audio:
         raise InputError("transcribe: name audio files, or a run's pipeline with --pipeline")
     from speechft.whisper import files_of_audio
 
-    for path, text in files_of_audio.transcribe(options.audio, model=options.model, language=options.language):
+    model = options.model or "nano"
+    for path, text in files_of_audio.transcribe(options.audio, model=model, language=options.language):
         print(f"{path}\t{text}" if len(options.audio) > 1 else text, flush=True)
     return 0
 

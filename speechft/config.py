@@ -134,11 +134,18 @@ class Finetune(_Table):
     thaw: Literal["epoch", "stall"] = "epoch"
     seed: int = 1
 
+    @pydantic.model_validator(mode="after")
+    def _possible(self) -> Finetune:
+        if self.strategy == "lora" and self.l2sp:
+            raise ValueError("l2sp pulls the model's own weights back, which lora leaves as they are: leave it out")
+        if self.distil and not self.replay_share:
+            raise ValueError("distil keeps to the base on replayed speech: give a replay_share, and general speech")
+        return self
+
 
 class Decode(_Table):
     """How hypotheses are made, before and after alike."""
 
-    engine: Literal["transformers"] = "transformers"
     batch: Positive = 32
     beam: Annotated[int, pydantic.Field(ge=1, le=10)] = 1
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,12 @@ from speechft import audio, files, manifest
 from speechft.augment.balance import round_of
 from speechft.manifest import Utterance
 from speechft.progress import Progress
-from speechft.run import Run, told_device
+from speechft.run import CHOOSING, REPORTED, Run, told_device
 from speechft.whisper import load, states, tokens, windows
 from speechft.whisper.load import Whisper
 from speechft.whisper.windows import Placed, Window
 
 log = logging.getLogger(__name__)
-
-LABEL_LIMIT = 448 - 8  # tokens: room for the prompt, two timestamps and the end
 
 
 def encode(run: Run, out: Path) -> dict[str, Any]:
@@ -36,42 +34,45 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
         InputError: the base cannot be loaded, or the disk is too small.
     """
     whisper, device = run.load_base(), told_device()
-    planned, rejects = (
-        plan_windows(run, whisper) if run.pipeline.finetune.strategy not in ("scratch", "prompt") else ([], [])
-    )
-    singles = [row for rows in run.evaluated().values() for row in rows]
-    wanted = {"evaluated": single_windows(singles)}
-    if run.from_states and run.pipeline.finetune.strategy != "prompt":
-        wanted["train"] = planned
-    sizes = {name: states.size_gb(len(content), whisper.model.config) for name, content in wanted.items()}
-    total = sum(map(len, wanted.values()))
-    log.info("encode: %s windows, %.2f GB of states", f"{total:,}", sum(sizes.values()))
-    states.check_disk(run.states, sum(sizes.values()))
+    planned, rejects = plan_windows(run, whisper) if run.learns_from in ("states", "audio") else ([], [])
+    decoded = {"choosing": run.evaluated(*CHOOSING), "reported": run.evaluated(*REPORTED)}
+    singles = {name: [row for rows in roles.values() for row in rows] for name, roles in decoded.items()}
+    contents = {"train": planned} | {name: single_windows(rows) for name, rows in singles.items()}
     encoder_hash = load.encoder_hash(whisper.model)
     plans: dict[str, Any] = {}
+    for name in run.stores():
+        windows_of = [_identity(window) for window in contents[name]]
+        key = states.key(
+            encoder_hash, windows_of, dtype=run.pipeline.encode.dtype, precision=str(device.precision)
+        )  # fmt: skip
+        gb = states.size_gb(len(contents[name]), whisper.model.config)
+        plans[name] = {"key": key, "count": len(contents[name]), "gb": round(gb, 3)}
+    total, all_gb = sum(plan["count"] for plan in plans.values()), sum(plan["gb"] for plan in plans.values())
+    log.info("encode: %s windows, %.2f GB of states", f"{total:,}", all_gb)
+    held_gb = sum(states.held_gb(run.states / plan["key"]) for plan in plans.values())
+    states.check_disk(run.states, all_gb - held_gb)
+    done = 0
     with Progress("encode") as tell:
-        done = 0
-        for name, content in wanted.items():
-            key = states.key(
-                encoder_hash, [_identity(w) for w in content], dtype=run.pipeline.encode.dtype,
-                precision=str(device.precision),
-            )  # fmt: skip
+        for name, plan in plans.items():
             states.keep(
-                run.states / key, count=len(content), render=functools.partial(_render, content),
+                run.states / plan["key"], count=plan["count"], render=functools.partial(_render, contents[name]),
                 encoder=whisper.model.model.encoder, n_mels=whisper.n_mels, device=device,
                 dtype=run.pipeline.encode.dtype, progress=tell.part(done, total),
             )  # fmt: skip
-            done += len(content)
-            plans[name] = {"key": key, "count": len(content), "gb": round(sizes[name], 3)}
-    plans["evaluated"]["ids"] = [row.id for row in singles]
-    files.write_json(out / "stores.json", plans)
+            done += plan["count"]
+    for name, plan in plans.items():
+        ids = {"ids": [row.id for row in singles[name]]} if name in singles else {}
+        files.write_json(out / f"{name}.json", plan | ids)
     files.write_jsonl(out / "rejects.jsonl", rejects)
     files.write_jsonl(out / "windows.jsonl", (_window_row(w, run.pipeline.augment.views) for w in planned))
+    clips = sum(map(len, singles.values())) + sum(len(w.placed) for w in planned)
     counts = {
-        "in": len(singles) + sum(len(w.placed) for w in planned), "out": sum(p["count"] for p in plans.values()),
+        "in": clips + len(rejects), "out": clips, "windows": total,
         "rejected": {"label too long": len(rejects)} if rejects else {},
     }  # fmt: skip
-    return {"counts": counts, "device": device.label, "states_gb": round(sum(sizes.values()), 3)}
+    return {
+        "counts": counts, "device": device.label, "states_gb": round(all_gb, 3), "revision": whisper.revision,
+    }  # fmt: skip
 
 
 def plan_windows(run: Run, whisper: Whisper) -> tuple[list[Window], list[dict[str, Any]]]:
@@ -82,29 +83,37 @@ def plan_windows(run: Run, whisper: Whisper) -> tuple[list[Window], list[dict[st
     groups = [(f"v{turn}", turn, [u for t, u in turns if t == turn]) for turn in sorted({t for t, _ in turns})]
     if run.pipeline.finetune.replay_share > 0:
         groups.append(("replay", 0, run.rows("general_train")))
-    planned, rejects = [], []
+    planned, rejects, long = list[Window](), list[dict[str, Any]](), 0
     for name, view, rows in groups:
         counts = {row.id: _label_tokens(whisper, row) for row in rows}
-        fit = [row for row in rows if counts[row.id] <= LABEL_LIMIT]
+        fit = [row for row in rows if counts[row.id] <= tokens.LABEL_LIMIT]
         rejects += [
             {
                 "id": row.id,
                 "reason": "label too long",
-                "detail": f"{counts[row.id]} tokens, over {LABEL_LIMIT}",
+                "detail": f"{counts[row.id]} tokens, over {tokens.LABEL_LIMIT}",
             }
             for row in rows
-            if counts[row.id] > LABEL_LIMIT
+            if counts[row.id] > tokens.LABEL_LIMIT
         ]
         packed = windows.pack(
             fit,
+            name=name,
             view=view,
             seed=seed,
             gap_s=settings.gap_s,
             single_share=settings.single_share if settings.pack else 1.0,
-            max_tokens=LABEL_LIMIT,
+            max_tokens=tokens.LABEL_LIMIT,
             token_counts=counts,
         )
-        planned += [dataclasses.replace(w, id=f"{name}-{w.id}") for w in packed]
+        planned += packed
+        long += sum(sum(counts[p.utterance.id] for p in w.placed) > tokens.REFERENCE_SAMPLE_LEN for w in packed)
+    if long:
+        log.warning(
+            "encode: %s of %s windows hold more than %d tokens of text: the reference decoder stops there, so what is "
+            "learned of their ends cannot be used; cut such recordings into shorter segments",
+            f"{long:,}", f"{len(planned):,}", tokens.REFERENCE_SAMPLE_LEN,
+        )  # fmt: skip
     return planned, rejects
 
 
@@ -126,18 +135,37 @@ def single_windows(rows: list[Utterance]) -> list[Any]:
 
 def _identity(window: Window) -> list[Any]:
     """What a window's states depend on: audio files as they are now, segments and places."""
-    parts = []
-    for placed in window.placed:
-        row, path = placed.utterance, Path(placed.utterance.audio_filepath or "")
-        stat = path.stat()
-        parts.append([path.name, stat.st_size, stat.st_mtime_ns, row.offset, row.duration, placed.start_s])
-    return parts
+    return [
+        [*_content(placed.utterance), placed.utterance.offset, placed.utterance.duration, placed.start_s]
+        for placed in window.placed
+    ]
+
+
+def _content(row: Utterance) -> list[Any]:
+    """Which sound a file holds: of recordings by name, size and time; what runs make themselves, by its bytes, so that
+    another run that makes the same finds its states."""
+    path = Path(row.audio_filepath or "")
+    if row.transform is not None or row.extra.get("synthetic"):
+        return [_hash(path)]
+    stat = path.stat()
+    return [path.name, stat.st_size, stat.st_mtime_ns]
+
+
+@functools.lru_cache(maxsize=1024)  # synthetic rows may be segments of one file
+def _hash(path: Path) -> str:
+    return files.sha256(path)
+
+
+def sound(clips: Iterable[tuple[str | Path, float, float | None, float]]) -> np.ndarray:
+    """A window's 480,000 samples from clips: file, offset, duration, and start in the window, in seconds."""
+    held = list(clips)
+    heard = [audio.read(path, offset_s=offset, duration_s=duration) for path, offset, duration, _ in held]
+    return windows.assemble(heard, [start_s for *_, start_s in held])
 
 
 def _render(content: list[Window], number: int) -> np.ndarray:
-    rows = [placed.utterance for placed in content[number].placed]
-    clips = [audio.read(row.audio_filepath or "", offset_s=row.offset, duration_s=row.duration) for row in rows]
-    return windows.assemble(clips, [placed.start_s for placed in content[number].placed])
+    rows = [(placed.utterance, placed.start_s) for placed in content[number].placed]
+    return sound((row.audio_filepath or "", row.offset, row.duration, start_s) for row, start_s in rows)
 
 
 def _segments(placed: Placed) -> dict[str, Any]:

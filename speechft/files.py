@@ -1,6 +1,7 @@
 """Atomic files and the record each stage leaves, so that a killed run goes on where it stopped."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -19,6 +20,7 @@ log = logging.getLogger(__name__)
 
 STAGE_FILE = "stage.json"  # written last: its existence means the stage finished
 STARTED_FILE = "started.json"  # written first: whose partial work the folder holds
+LOCK_FILE = ".lock"
 TEMP_SUFFIX = ".speechft-tmp"
 
 
@@ -59,6 +61,31 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+@contextlib.contextmanager
+def only_one(folder: str | Path) -> Iterator[None]:
+    """Hold a folder for this process; the system lets go of it however the process ends.
+
+    Raises:
+        InputError: another process holds it.
+    """
+    path = Path(folder) / LOCK_FILE
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another run directory") from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"{folder}: another process is at work on this run; wait for it to end, or name another with RUN="
+            ) from None
+        except OSError:  # a file system without locks
+            log.debug("%s: cannot be locked", path)
+        yield
 
 
 def write_json(path: str | Path, obj: Any) -> None:

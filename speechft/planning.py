@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from speechft import audio, files, manifest, stages
+from speechft import audio, files, stages
 from speechft.errors import InputError
+from speechft.ingest import readers
+from speechft.ingest.stage import DEV_SHARE
+from speechft.manifest import Utterance
 from speechft.run import Run
 from speechft.whisper import operations
 from speechft.whisper.operations import Shape
@@ -18,9 +21,9 @@ GENERATING_GFLOPS = 60.0
 LEAST_ROW_S = 0.02  # to generate one, however small the model
 TOKENS_A_SECOND = 4.0
 FILL = 0.9  # of a packed window holds clips and gaps
+PROMPT_TRIALS = 4  # shares of the term list, see adapt/prompt.py
 SPOKEN_S = 3.5  # a sentence of `synth`
 TRANSFORM_RATE = 0.006  # seconds of work a second of audio
-GENERAL_SHARES = {"general_train": 0.4, "general_dev": 0.2, "general_test": 0.4}  # where no split is named
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,19 +53,22 @@ def describe(run: Run) -> str:
     kept = rounds * domain + (_windows(run, replay) if replay.rows else 0.0)
     checked = roles["dev"].rows + roles["general_dev"].rows
     reported = roles["test"].rows * (1 + len(pipeline.conditions)) + roles["general_test"].rows
-    from_states = run.from_states and settings.strategy != "prompt"
-    encoded = checked + reported + (kept if from_states else 0.0)
+    encoded = checked + reported + (kept if run.learns_from == "states" else 0.0)
     window_s = operations.encoder(shape) / ENCODER_GFLOPS / 1e9
     kept_gb = encoded * operations.POSITIONS * shape.d_model * 2 / 1e9
     learned = domain / max(0.05, 1 - settings.replay_share if replay.rows else 1.0)  # windows of an epoch
     labels = TOKENS_A_SECOND * train.seconds * learned / max(domain, 1e-9)
     step = operations.decoder_training(shape, windows=learned, tokens=1.3 * labels, labels=labels)
     train_s = settings.epochs * step * (1 + settings.distil * settings.replay_share / 3) / DECODER_GFLOPS / 1e9
-    if not run.from_states:
+    if settings.strategy == "prompt":
+        train_s = 0.0
+    elif run.learns_from != "states":
         train_s += settings.epochs * learned * 3 * window_s
     forward = sum(operations.decoder_forward(shape, windows=1, tokens=30, labels=30))
     row_s = max(LEAST_ROW_S, forward / GENERATING_GFLOPS / 1e9)
-    evaluations = 1 + min(settings.epochs, 8) + len(settings.alphas)
+    trials = 1 + min(settings.epochs, 8) + len(settings.alphas)
+    if settings.strategy == "prompt":
+        trials = PROMPT_TRIALS
     trained_gb = shape.parameters * 4e-9
     views = f"{pipeline.augment.views} views, {len(pipeline.conditions)} conditions"
     made_s = train.seconds * pipeline.augment.views + roles["test"].seconds * len(pipeline.conditions)
@@ -71,7 +77,7 @@ def describe(run: Run) -> str:
         ("ingest", f"{everything:,} rows, {seconds / 60:.0f} min of audio", 0.002 * everything, 0.0),
         ("augment", views, made_s * TRANSFORM_RATE, made_s * 2e-5),
         ("encode", f"about {encoded:,.0f} windows", encoded * window_s, kept_gb),
-        ("finetune", f"{settings.strategy}, {settings.epochs} epochs", train_s + evaluations * checked * row_s, trained_gb),
+        ("finetune", f"{settings.strategy}, {settings.epochs} epochs", train_s + trials * checked * row_s, trained_gb),
         ("transcribe", f"{reported:,} rows, before and after", 2 * reported * row_s, 0.0),
         ("score", f"{pipeline.score.resamples:,} resamples", 1.0, 0.0),
         ("report", "report.html, .md, .json", 1.0, 0.0),
@@ -82,7 +88,10 @@ def describe(run: Run) -> str:
     lines += [f"{name:<12}{what:<44}{seconds / 60:>9.1f}{gb:>9.2f}" for name, what, seconds, gb in rows]
     total_s, total_gb = sum(r[2] for r in rows), sum(r[3] for r in rows)
     lines.append(f"{'all':<12}{'estimated for 2 CPU cores with bf16':<44}{total_s / 60:>9.1f}{total_gb:>9.2f}")
-    memory_gb = 1.2 + shape.parameters * 16e-9 + 0.1 * shape.d_model / 192
+    # The model and the base's copy; two moments and a gradient of what may train (all but the encoder, unless audio).
+    weights = shape.parameters * 4e-9
+    trained = {"audio": 1.0, "rows": 1.0, "states": shape.decoder_share, "nothing": 0.0}[run.learns_from]
+    memory_gb = 1.2 + 2 * weights + 3 * trained * weights + 0.1 * shape.d_model / 192
     lines.append(f"memory: about {memory_gb:.1f} GB; results in {run.dir}")
     return "\n".join(lines)
 
@@ -96,6 +105,9 @@ def shape_of(run: Run) -> Shape:
     base = run.pipeline.model.base
     for folder in run.base_files:
         config = files.read_json(folder / "config.json")
+        keys = ("d_model", "encoder_layers", "decoder_layers", "vocab_size", "num_mel_bins")
+        if missing := [key for key in keys if key not in config]:
+            raise InputError(f"{folder}/config.json: lacks {', '.join(missing)}; give the directory of a Whisper model")
         return Shape(
             d_model=config["d_model"], encoder_layers=config["encoder_layers"],
             decoder_layers=config["decoder_layers"], vocabulary=config["vocab_size"], n_mels=config["num_mel_bins"],
@@ -116,29 +128,35 @@ def _windows(run: Run, load: Load) -> float:
 
 
 def loads(run: Run) -> dict[str, Load]:
-    """Rows and audio of each role; general speech without a named split counts by shares."""
+    """Rows and audio of each role, divided as `ingest` will."""
     data = run.pipeline.data
-    found = {role: Load() for role in ("train", "dev", "test", *GENERAL_SHARES)}
-    for role, paths in (("train", data.train), ("dev", data.dev), ("test", data.test), ("general", data.general)):
-        rows = [row for path in paths for row in manifest.scan(path)[0]]
-        known = [row.duration for row in rows if row.duration]
-        if rows and not known and rows[0].audio_filepath:
-            known = [audio.probe(rows[0].audio_filepath).duration_s]
-        mean_s = sum(known) / len(known) if known else 0.0
-        for name, count in _split(role, [row.split for row in rows], shared=set(paths) & {*data.train, *data.test}):
-            found[name] = found[name].plus(count, count * mean_s)
+    named = {"train": data.train, "dev": data.dev, "test": data.test, "general": data.general}
+    held = readers.load({role: paths for role, paths in named.items() if paths}).rows
+    found = {role: Load() for role in readers.ROLES}
+    for role, rows in held.items():
+        whole = _load(row.utterance for row in rows)
+        for name, share in _shares(run, role).items():
+            found[name] = found[name].plus(round(share * whole.rows), share * whole.seconds)
     for role, lines in stages.script_of(run).items():
         found[role] = found[role].plus(len(lines), len(lines) * SPOKEN_S)
     return found
 
 
-def _split(role: str, splits: Sequence[str | None], *, shared: object) -> list[tuple[str, int]]:
-    """How many rows of a manifest are whose: by their `split`, where it tells."""
+def _shares(run: Run, role: str) -> dict[str, float]:
+    """Which roles `ingest` divides a manifest's rows among."""
+    data = run.pipeline.data
     if role == "general":
-        if any(split in GENERAL_SHARES for split in splits):
-            return [(name, sum(split == name for split in splits)) for name in GENERAL_SHARES]
-        return [(name, round(share * len(splits))) for name, share in GENERAL_SHARES.items()]
-    told = [split for split in splits if split in ("train", "dev", "test")]
-    if shared and told:
-        return [(role, sum(split == role for split in told))]
-    return [(role, len(splits))]
+        learned, chosen, reported = readers.GENERAL_ROLES
+        share = data.general_dev_share
+        return {learned: 1 - 2 * share, chosen: share, reported: share}
+    if role == "train" and not data.dev:
+        return {"train": 1 - DEV_SHARE, "dev": DEV_SHARE}
+    return {role: 1.0}
+
+
+def _load(utterances: Iterable[Utterance]) -> Load:
+    rows = list(utterances)
+    known = [row.duration for row in rows if row.duration]
+    if rows and not known and rows[0].audio_filepath:
+        known = [audio.probe(rows[0].audio_filepath).duration_s]
+    return Load(rows=len(rows), seconds=len(rows) * sum(known) / len(known) if known else 0.0)

@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-FORMATS = {"ingest": 1, "augment": 2, "synth": 1, "encode": 1, "finetune": 1, "transcribe": 1, "score": 3, "report": 3}
+FORMATS = {
+    "ingest": 1,
+    "augment": 3,
+    "conditions": 1,
+    "synth": 1,
+    "encode": 2,
+    "finetune": 2,
+    "transcribe": 2,
+    "score": 3,
+    "report": 3,
+}
 CHOOSING = ("dev", "general_dev")  # roles that may decide something
 REPORTED = ("test", "general_test")  # roles that decide nothing
 
@@ -39,7 +49,8 @@ class Run:
         base = self.pipeline.model.base
         if base == "nano":
             return [Path(__file__).resolve().parent / "models" / "nano"]
-        return [Path(base)] if Path(base).is_dir() else []
+        folder = Path(base).expanduser()
+        return [folder] if folder.is_dir() else []
 
     def table(self, *names: str) -> dict[str, Any]:
         """Settings of some tables of the pipeline, as JSON values."""
@@ -54,25 +65,52 @@ class Run:
         path = self.dir / "ingest" / f"{role}.jsonl"
         return manifest.read(path) if path.exists() else []
 
-    def evaluated(self) -> dict[str, list[Utterance]]:
-        """Rows that are decoded: those that choose, and those that are reported (test with its conditions)."""
-        roles = {role: self.rows(role) for role in (*CHOOSING, *REPORTED)}
-        roles["test"] += manifest.read(self.dir / "augment" / "conditions.jsonl")
-        return {role: rows for role, rows in roles.items() if rows}
+    def evaluated(self, *roles: str) -> dict[str, list[Utterance]]:
+        """Rows that are decoded, by role; the test set with its conditions."""
+        found = {role: self.rows(role) for role in roles}
+        if "test" in found:
+            found["test"] += manifest.read(self.dir / "conditions" / "rows.jsonl")
+        return {role: rows for role, rows in found.items() if rows}
+
+    def evaluated_files(self, *roles: str) -> list[Path]:
+        """The files that `evaluated` reads."""
+        paths = [self.dir / "ingest" / f"{role}.jsonl" for role in roles]
+        if "test" in roles:
+            paths.append(self.dir / "conditions" / "rows.jsonl")
+        return [path for path in paths if path.exists()]
 
     @property
-    def from_states(self) -> bool:
-        """Whether the strategy leaves the encoder alone, so that kept states serve for training and for decoding."""
+    def learns_from(self) -> str:
+        """What training reads: kept `states`, `audio` where the encoder changes, `rows` alone, or nothing at all."""
         settings = self.pipeline.finetune
-        reaches_encoder = {"full": True, "scratch": True, "progressive": settings.encoder_layers > 0}
-        return not reaches_encoder.get(settings.strategy, settings.strategy == "lora" and settings.lora_encoder)
+        if settings.strategy in ("prompt", "scratch"):
+            return {"prompt": "nothing", "scratch": "rows"}[settings.strategy]
+        changes_encoder = {"full": True, "progressive": settings.encoder_layers > 0, "lora": settings.lora_encoder}
+        return "audio" if changes_encoder.get(settings.strategy) else "states"
+
+    @property
+    def keeps_encoder(self) -> bool:
+        """Whether the strategy leaves the encoder alone, so that the base's kept states serve for decoding after."""
+        return self.learns_from in ("states", "nothing")
+
+    def stores(self) -> tuple[str, ...]:
+        """Names of the stores of states: what chooses and what is reported apart, so that a change of test conditions
+        leaves training alone."""
+        return ("train", "choosing", "reported") if self.learns_from == "states" else ("choosing", "reported")
+
+    def store(self, name: str) -> dict[str, Any]:
+        """What `encode` wrote of a store: `{key, count, gb}`, and the rows' `ids` where each is a window."""
+        found: dict[str, Any] = files.read_json(self.dir / "encode" / f"{name}.json")
+        return found
 
     def load_base(self) -> Whisper:
         """The model to adapt, as it was before."""
         from speechft.whisper import load
 
         model = self.pipeline.model
-        return load.load(model.base, revision=model.revision, language=model.language, task=model.task)
+        encoded = self.dir / "encode" / files.STAGE_FILE  # without a pinned revision, the one whose states were kept
+        revision = model.revision or (files.read_json(encoded).get("revision") if encoded.exists() else None)
+        return load.load(model.base, revision=revision, language=model.language, task=model.task)
 
 
 def told_device() -> Device:

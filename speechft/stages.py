@@ -6,14 +6,17 @@ A stage whose settings and inputs are unchanged is done and says so without impo
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from speechft import files, manifest
 from speechft.errors import InputError
+from speechft.manifest import Reject
 from speechft.progress import Progress
 from speechft.run import CHOOSING, REPORTED, Run
 
@@ -32,10 +35,12 @@ def run_stages(run: Run, names: tuple[str, ...] = ORDER) -> dict[str, bool]:
         InputError: the user's input is at fault; nothing finished is lost.
     """
     did = {}
-    for name in names:
-        did[name] = STAGES[name](run)
-        if not did[name]:
-            log.info("%s: up to date", name)
+    alone = os.environ.get("RANK", "0") == "0"  # the others of a team work under the first one's lock
+    with files.only_one(run.dir) if alone else contextlib.nullcontext():
+        for name in names:
+            did[name] = STAGES[name](run)
+            if not did[name]:
+                log.info("%s: up to date", name)
     return did
 
 
@@ -160,47 +165,71 @@ def ingest(run: Run) -> bool:
 
 def augment(run: Run) -> bool:
     """Views of the training rows and fixed conditions of the test rows, as FLAC with rows that say what was done."""
-    pipeline = run.pipeline
-    inputs = [run.dir / "ingest" / "train.jsonl", run.dir / "ingest" / "test.jsonl"]
-    stage = run.stage("augment", settings=run.table("augment", "conditions"), inputs=inputs, seed=pipeline.augment.seed)
+    page = run.dir / "augment" / "preview.html"
+    worked = [_views(run, page), _conditions(run, page)]
+    if any(worked) or not page.exists():
+        from speechft.augment import preview
+
+        clean = [*run.rows("train"), *run.rows("test")]
+        views = manifest.read(run.dir / "augment" / "train.jsonl")
+        made = manifest.read(run.dir / "conditions" / "rows.jsonl")
+        preview.write(page, clean=clean, views=[row for row in views if row.view], conditions=made)
+        log.info("augment: look and listen in %s", page)
+    return any(worked)
+
+
+def _views(run: Run, page: Path) -> bool:
+    settings = run.pipeline.augment
+    inputs = [run.dir / "ingest" / "train.jsonl"]
+    stage = run.stage("augment", settings=run.table("augment"), inputs=inputs, seed=settings.seed)
     if stage.up_to_date():
         return False
-    from speechft.augment import plan, preview
-    from speechft.augment.views import augmented_facts, make_conditions, make_views
+    from speechft.augment import plan
+    from speechft.augment.views import augmented_facts, make_views
+
+    plan.check(settings.transforms, run.pipeline.conditions)
+    stage.begin()
+    page.unlink(missing_ok=True)
+    train = run.rows("train")
+    with Progress("augment") as tell:
+        made = make_views(
+            train, count=settings.views, settings=settings.transforms, seed=settings.seed, out=stage.dir / "views",
+            bank=stage.dir / "rooms.npz", balance_by=settings.balance_by, progress=tell,
+        )  # fmt: skip
+    manifest.write(stage.dir / "train.jsonl", made.rows)
+    counts = {"in": len(train), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
+    stage.finish(counts, _outputs(stage), **augmented_facts(made.rows, by=settings.balance_by))
+    return True
+
+
+def _conditions(run: Run, page: Path) -> bool:
+    """A stage of its own: changing what the adapted model is tested under retrains nothing."""
+    pipeline = run.pipeline
+    inputs = [run.dir / "ingest" / "test.jsonl"]
+    stage = run.stage("conditions", settings=run.table("conditions"), inputs=inputs, seed=pipeline.augment.seed)
+    if stage.up_to_date():
+        return False
+    from speechft.augment import plan
+    from speechft.augment.views import make_conditions
 
     plan.check(pipeline.augment.transforms, pipeline.conditions)
     stage.begin()
-    train, test = run.rows("train"), run.rows("test")
-    with Progress("augment") as tell:
-        views = make_views(
-            train,
-            count=pipeline.augment.views,
-            settings=pipeline.augment.transforms,
-            seed=pipeline.augment.seed,
-            out=stage.dir / "views",
-            bank=stage.dir / "rooms.npz",
-            balance_by=pipeline.augment.balance_by,
-            progress=tell,
-        )
-        conditions = make_conditions(
-            test,
-            conditions=pipeline.conditions,
-            seed=pipeline.augment.seed,
-            out=stage.dir / "conditions",
-            bank=stage.dir / "rooms.npz",
-            progress=tell,
-        )
-    outputs = [stage.dir / name for name in ("train.jsonl", "conditions.jsonl", "rejects.jsonl", "preview.html")]
-    manifest.write(outputs[0], views.rows)
-    manifest.write(outputs[1], conditions.rows)
-    rejects = views.rejects + conditions.rejects
-    files.write_jsonl(outputs[2], (dataclasses.asdict(reject) for reject in rejects))
-    preview.write(outputs[3], clean=[*train, *test], views=views.rows[len(train) :], conditions=conditions.rows)
-    log.info("augment: look and listen in %s", outputs[3])
-    reasons = collections.Counter(f"noise: {reject.reason}" for reject in rejects)
-    counts = {"in": len(train), "out": len(views.rows), "conditions": len(conditions.rows), "rejected": reasons}
-    stage.finish(counts, outputs, **augmented_facts(views.rows, by=pipeline.augment.balance_by))
+    page.unlink(missing_ok=True)
+    test = run.rows("test")
+    with Progress("conditions") as tell:
+        made = make_conditions(
+            test, conditions=pipeline.conditions, seed=pipeline.augment.seed, out=stage.dir / "sound",
+            bank=stage.dir / "rooms.npz", progress=tell,
+        )  # fmt: skip
+    manifest.write(stage.dir / "rows.jsonl", made.rows)
+    counts = {"in": len(test), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
+    stage.finish(counts, _outputs(stage))
     return True
+
+
+def _write_rejects(stage: files.Stage, rejects: Sequence[Reject]) -> dict[str, int]:
+    files.write_jsonl(stage.dir / "rejects.jsonl", (dataclasses.asdict(reject) for reject in rejects))
+    return dict(collections.Counter(f"noise: {reject.reason}" for reject in rejects))
 
 
 def show_view(run: Run, identity: str) -> str:
@@ -229,8 +258,8 @@ def show_view(run: Run, identity: str) -> str:
     assert row.audio_filepath is not None
     lines = [f"{row.audio_filepath}: {row.duration:.2f} s of {row.parent}"]
     lines += [f"  {step['name']}: {preview.tell(step)}" for step in row.transform or []] or ["  nothing was done"]
-    folder = "views" if row.view else "conditions"
-    kept = run.dir / "augment" / folder / row.audio_filepath.parent.name / row.audio_filepath.name
+    folder = run.dir / "augment" / "views" if row.view else run.dir / "conditions" / "sound"
+    kept = folder / row.audio_filepath.parent.name / row.audio_filepath.name
     if kept.exists():
         same = np.array_equal(audio.read(kept), audio.read(row.audio_filepath))
         lines.append(f"  {'the same, sample for sample, as' if same else 'DIFFERS from'} {kept}")
@@ -239,17 +268,17 @@ def show_view(run: Run, identity: str) -> str:
 
 def encode(run: Run) -> bool:
     """Encoder states of every view's packed windows and of every row that will be decoded, once."""
-    pipeline = run.pipeline
-    inputs = [run.dir / "augment" / "train.jsonl", run.dir / "augment" / "conditions.jsonl", *run.base_files]
-    inputs += [
-        p for role in (*CHOOSING, *REPORTED, "general_train") if (p := run.dir / "ingest" / f"{role}.jsonl").exists()
-    ]
+    inputs = [run.dir / "augment" / "train.jsonl", *run.evaluated_files(*CHOOSING, *REPORTED), *run.base_files]
+    replay = run.dir / "ingest" / "general_train.jsonl"
+    if run.pipeline.finetune.replay_share > 0 and replay.exists():
+        inputs.append(replay)
     settings = {
         "model": run.table("model")["model"],
         "encode": run.table("encode")["encode"],
-        "seed": pipeline.augment.seed,
+        "seed": run.pipeline.augment.seed,
+        "learns_from": run.learns_from,
+        "replay": run.pipeline.finetune.replay_share > 0,
     }
-    settings["from_audio"] = not run.from_states
     stage = run.stage("encode", settings=settings, inputs=inputs)
     if stage.up_to_date() and _stores_exist(run):
         return False
@@ -262,24 +291,28 @@ def encode(run: Run) -> bool:
 
 
 def _stores_exist(run: Run) -> bool:
-    plans = files.read_json(run.dir / "encode" / "stores.json")
-    return all((run.states / plan["key"]).is_dir() for plan in plans.values())
+    return all((run.states / run.store(name)["key"]).is_dir() for name in run.stores())
 
 
 def finetune(run: Run) -> bool:
     """Train, then choose the blend with the base that is best on dev inside the forgetting budget."""
     settings = run.pipeline.finetune
-    inputs = [run.dir / "encode" / "windows.jsonl", run.dir / "encode" / "stores.json"]
+    stores = [name for name in run.stores() if name != "reported"]
+    inputs = [run.dir / "encode" / "windows.jsonl", *(run.dir / "encode" / f"{name}.json" for name in stores)]
+    inputs += [*run.evaluated_files(*CHOOSING), *run.base_files]
     if run.pipeline.data.terms:
         inputs.append(run.pipeline.data.terms)
     wanted = {
         "finetune": run.table("finetune")["finetune"],
         "model": run.table("model")["model"],
+        "decode": run.table("decode")["decode"],
         "normaliser": run.pipeline.score.normaliser,
     }
     from speechft.adapt.team import Team
 
     team = Team()
+    if team.size > 1 and settings.strategy in ("prompt", "scratch"):
+        raise InputError(f"finetune: strategy {settings.strategy} runs as one process; leave out accelerate launch")
     stage = run.stage("finetune", settings=wanted, inputs=inputs, seed=settings.seed)
     if team.told(team.first and stage.up_to_date()):
         return False
@@ -301,7 +334,13 @@ def finetune(run: Run) -> bool:
 
 def transcribe(run: Run) -> bool:
     """Hypotheses of every reported row by the base and by the adapted model, through one decode path."""
-    inputs = [run.dir / "finetune" / "stage.json", run.dir / "encode" / "stores.json"]
+    inputs = [
+        run.dir / "finetune" / "stage.json",
+        run.dir / "encode" / "reported.json",
+        *run.evaluated_files(*REPORTED),
+    ]
+    if run.pipeline.data.terms:
+        inputs.append(run.pipeline.data.terms)  # tokens that the base may not write are looked for in it
     settings = {"decode": run.table("decode")["decode"], "model": run.table("model")["model"]}
     stage = run.stage("transcribe", settings=settings, inputs=inputs)
     if stage.up_to_date():
@@ -327,6 +366,7 @@ def score(run: Run) -> bool:
     settings = {
         "score": run.table("score")["score"],
         "forgetting_budget": pipeline.finetune.forgetting_budget,
+        "language": pipeline.model.language,
     }
     stage = run.stage("score", settings=settings, inputs=inputs, seed=pipeline.score.seed)
     if stage.up_to_date():
@@ -344,6 +384,7 @@ def score(run: Run) -> bool:
         normaliser=pipeline.score.normaliser,
         terms=terms.read_terms(pipeline.data.terms) if pipeline.data.terms else None,
         train_texts=[row.text or "" for row in run.rows("train")],
+        language=pipeline.model.language,
         smallest_gain=pipeline.score.smallest_gain,
         forgetting_budget=pipeline.finetune.forgetting_budget,
         resamples=pipeline.score.resamples,
@@ -351,7 +392,11 @@ def score(run: Run) -> bool:
     )
     if released := held.get("before_released"):  # the base, once it may write what the test set needs
         alone = scoring.score_run(
-            released, normaliser=pipeline.score.normaliser, resamples=pipeline.score.resamples, seed=pipeline.score.seed
+            released,
+            normaliser=pipeline.score.normaliser,
+            language=pipeline.model.language,
+            resamples=pipeline.score.resamples,
+            seed=pipeline.score.seed,
         )
         result["before_released"] = alone["wer"]
     files.write_json(stage.dir / "score.json", result)

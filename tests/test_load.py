@@ -9,11 +9,13 @@ import pytest
 import torch
 import transformers
 
+from speechft import audio, manifest
 from speechft.adapt import strategies
 from speechft.errors import InputError
 from speechft.whisper import decode, load, states, windows
 
 CPU = load.Device(name="cpu", precision=torch.float32, reason="tests")
+CLINICAL = Path(__file__).resolve().parent.parent / "manifests" / "clinical"
 
 
 @pytest.mark.parametrize("name", ["tiny", "tiny.en"])
@@ -71,6 +73,14 @@ def test_half_precision_files_are_loaded_in_float32(tmp_path: Path) -> None:
     assert size[1] < 0.6 * size[0]
 
 
+def test_a_saved_model_remembers_its_language_and_task(tmp_path: Path) -> None:
+    load.save(load.load(str(any_whisper.save(tmp_path / "base", 51865)), language="hi"), tmp_path / "model")
+    again = load.load(str(tmp_path / "model"))
+    assert (again.language, again.task) == ("hi", "transcribe")
+    assert load.load(str(tmp_path / "model"), language="cy").language == "cy"
+    assert transformers.GenerationConfig.from_pretrained(tmp_path / "model").language == "hi"
+
+
 def test_nano_is_a_genuine_small_english_whisper() -> None:
     whisper = load.load("nano")
     assert isinstance(whisper.model, transformers.WhisperForConditionalGeneration)
@@ -79,6 +89,25 @@ def test_nano_is_a_genuine_small_english_whisper() -> None:
     assert sum(path.stat().st_size for path in load.NANO.iterdir()) <= 15_000_000
     text = decode.from_audio(whisper, [np.zeros(16000, np.float32)], device=CPU)
     assert isinstance(text[0], str)
+
+
+def test_timestamps_are_written_in_one_pass_over_kept_states() -> None:
+    """Three windows whose last timestamps differ: nothing is decoded again behind them."""
+    whisper = load.load("nano")
+    rows = manifest.read(CLINICAL / "test.jsonl")[:4]
+    clips = [audio.read(row.audio_filepath or "") for row in rows]
+    joined = [clips[0], np.concatenate([clips[1], np.zeros(8000, np.float32), clips[2]]), clips[3]]
+    features = torch.stack([windows.log_mel(windows.pad_window(clip)) for clip in joined])
+    encoded = states.encode(whisper.model.model.encoder, features, CPU)
+    first = whisper.ids.first_timestamp
+    for row in decode.decode_ids(whisper, encoded, device=CPU, timestamps=True):
+        stamps = [token for token in row if token >= first]
+        assert row[0] == stamps[0]
+        assert stamps == sorted(stamps)
+        assert len(stamps) % 2 == 0
+    texts = decode.decode(whisper, encoded, device=CPU, timestamps=True)
+    assert all(len(text.split()) >= 3 for text in texts)
+    assert not any("<|" in text for text in texts)
 
 
 def test_transformers_own_pipeline_loads_nano() -> None:

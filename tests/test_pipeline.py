@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from speechft import files
 
 PROJECT = Path(__file__).resolve().parent.parent
 CLINICAL = PROJECT / "manifests" / "clinical"
@@ -47,13 +50,13 @@ def write_pipeline(folder: Path) -> Path:
     return path
 
 
-def command(pipeline: Path, runs: Path) -> list[str]:
-    return [sys.executable, "scripts/run.py", "--pipeline", str(pipeline), "--runs", str(runs), "--run", "small"]
+def command(pipeline: Path, runs: Path, *more: str) -> list[str]:
+    return [sys.executable, "scripts/run.py", "--pipeline", str(pipeline), "--runs", str(runs), "--run", "small", *more]
 
 
-def finish(pipeline: Path, runs: Path) -> str:
+def finish(pipeline: Path, runs: Path, *more: str) -> str:
     """Run to the end; what was said."""
-    done = subprocess.run(command(pipeline, runs), cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(command(pipeline, runs, *more), cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -129,3 +132,35 @@ def test_the_model_transcribes_somebodys_own_file(whole: Path) -> None:
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.split()) >= 3
+
+
+def test_a_change_repeats_what_depends_on_it_and_nothing_else(whole: Path, pipeline: Path, tmp_path: Path) -> None:
+    """Test conditions retrain nothing; another run that makes the same views finds their states."""
+    runs = tmp_path / "runs"
+    shutil.copytree(whole.parent, runs)
+    again = runs / "small"
+
+    def redone(*settings: str) -> set[str]:
+        before = {path.parent.name: path.stat().st_mtime_ns for path in again.glob("*/stage.json")}
+        finish(pipeline, runs, *(part for setting in settings for part in ("--set", setting)))
+        after = {path.parent.name: path.stat().st_mtime_ns for path in again.glob("*/stage.json")}
+        return {name for name in after if after[name] != before.get(name)}
+
+    redone()  # the copy's paths are new
+    condition = "conditions.loud.gain.p=1.0"
+    assert redone(condition) == {"conditions", "encode", "transcribe", "score", "report"}
+    assert redone(condition, "decode.beam=2") == {"finetune", "transcribe", "score", "report"}
+    stores = {path.name for path in (runs / "states").iterdir()}
+    shutil.rmtree(again)
+    finish(pipeline, runs, "--set", condition)
+    assert {path.name for path in (runs / "states").iterdir()} == stores
+
+
+def test_a_second_process_on_a_run_is_told_so(pipeline: Path, whole: Path) -> None:
+    with files.only_one(whole):
+        done = subprocess.run(
+            command(pipeline, whole.parent), cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True
+        )
+    assert done.returncode == 2
+    assert "another process is at work on this run" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -34,6 +34,27 @@ def test_rows_and_windows_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     assert 2 < minutes(plan, "all") < 12
 
 
+def test_rows_are_divided_as_ingest_divides_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A tenth of train where no dev is named, and general speech by the share that the pipeline gives."""
+    row = '{{"id": "{}", "audio_filepath": "a.wav", "text": "x", "duration": 2.0}}\n'
+    for name in ("train", "test", "general"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(map(row.format, range(100))))
+    (tmp_path / "a.wav").touch()
+    named = [f"data.{name}={tmp_path / name}.jsonl" for name in ("train", "test", "general")]
+    run = run_of(monkeypatch, "start", *named, "data.general_dev_share=0.25")
+    rows = {role: load.rows for role, load in planning.loads(run).items()}
+    assert rows == {
+        "train": 90, "dev": 10, "test": 100, "general_train": 50, "general_dev": 25, "general_test": 25,
+    }  # fmt: skip
+    assert planning.loads(run)["train"].seconds == pytest.approx(180)
+
+
+def test_a_directory_of_another_kind_of_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"d_model": 64}')
+    with pytest.raises(InputError, match="lacks encoder_layers"):
+        planning.describe(run_of(monkeypatch, "demo", f"model.base={tmp_path}"))
+
+
 def test_heavier_work_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     light = planning.describe(run_of(monkeypatch, "demo", "finetune.strategy=prompt"))
     usual = planning.describe(run_of(monkeypatch, "demo"))

@@ -14,6 +14,7 @@ CPU = load.Device(name="cpu", precision=torch.float32, reason="tests repeat exac
 
 def test_terms_heard_most_come_first() -> None:
     assert prompt.order(["b", "A-1", "c"], ["b and a-1", "again A-1"]) == ["A-1", "b", "c"]
+    assert prompt.order(["ace", "pain"], ["a pace", "a place", "pain"]) == ["pain", "ace"]  # whole words only
 
 
 def test_a_prompt_holds_what_fits() -> None:

@@ -16,7 +16,7 @@ from speechft import manifest
 from speechft.errors import InputError
 from speechft.manifest import Utterance
 from speechft.score import command, tables
-from speechft.score.score import score_run
+from speechft.score.score import score_run, units
 from speechft.text import Term
 
 SENTENCES = [
@@ -153,6 +153,15 @@ def test_order_does_not_matter() -> None:
     assert one["wer"] == two["wer"]
     assert one["verdict"] == two["verdict"]
     assert one["worst_rows"] == two["worst_rows"]
+
+
+def test_the_pipelines_language_counts_where_rows_name_none() -> None:
+    rows = [Utterance(id="a", audio_filepath=None, text="Tokyo に iku", hypothesis="")]
+    assert not units(rows).by_character
+    counted = units(rows, language="ja")
+    assert (counted.by_character, counted.language) == (True, "ja")
+    assert counted.split("abcd") == list("abcd")
+    assert units([dataclasses.replace(rows[0], lang="de")], language="ja").split("ab cd") == ["ab", "cd"]
 
 
 def test_japanese_is_judged_by_characters() -> None:

@@ -61,11 +61,10 @@ def test_a_killed_shard_is_redone_and_only_that(tmp_path: Path, encoder) -> None
 
 
 def test_a_damaged_shard_is_found_and_redone(tmp_path: Path, encoder) -> None:
-    store = keep(tmp_path / "s", encoder)
+    keep(tmp_path / "s", encoder)
     path = tmp_path / "s" / "shard-00000.npy"
     good = path.read_bytes()
     path.write_bytes(good[:-1] + bytes([good[-1] ^ 255]))
-    assert states.verify(store) == ["shard-00000.npy"]
     rendered: list[int] = []
     keep(tmp_path / "s", encoder, rendered=rendered)
     assert rendered == [0, 1]

@@ -59,6 +59,15 @@ def test_previous_text_is_cut_as_the_reference_cuts_it() -> None:
     assert len(made.decoder_input_ids) == 1 + 223 + 4
 
 
+def test_previous_text_gives_way_to_the_label() -> None:
+    label = tuple([7] * 400)
+    made = tokens.example(
+        layout(51865), [tokens.Segment(tokens=label, start_s=0, end_s=30)], timestamps=False, previous=tuple(range(200))
+    )
+    assert len(made.labels) == tokens.MAX_TARGET_POSITIONS - 1
+    assert [token for token in made.labels if token != tokens.IGNORED] == [*label, layout(51865).end]
+
+
 def test_too_long_a_label_is_refused_not_cut() -> None:
     segment = tokens.Segment(tokens=tuple([7] * 444), start_s=0, end_s=1)
     with pytest.raises(InputError, match="449 tokens"):

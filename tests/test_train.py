@@ -15,7 +15,7 @@ import pytest
 import torch
 import transformers
 
-from speechft.adapt import retain, strategies
+from speechft.adapt import retain, strategies, vocabulary
 from speechft.adapt.steps import Item, Recipe, epoch_steps, rate_at
 from speechft.adapt.train import train
 from speechft.errors import InputError, Stopped
@@ -243,6 +243,40 @@ def test_a_model_fitted_on_jargon_writes_it_after_reload(small: load.Whisper, tm
     assert decode.decode(again, states([0]), device=CPU) == [jargon]
 
 
+def test_a_teacher_hears_with_its_own_encoder(small: load.Whisper, tmp_path: Path) -> None:
+    """Where the encoder trains, the base's decoder must not be given the tuned encoder's states."""
+    recipe = dataclasses.replace(RECIPE, strategy="full", epochs=3, replay_share=0.5, distil=1.0, learning_rate=1e-2)
+    recipe = dataclasses.replace(recipe, timestamp_share=0.0, previous_share=0.0)
+    mixed = items(small, TEXTS) + items(small, ["eight nine"], replay=True)
+    base = copy.deepcopy(small.model.model)
+    taught, given = [], torch.randn(1, 80, 3000)
+    expected = base.encoder(given).last_hidden_state
+    loss = vocabulary.loss
+
+    def noted(*args, teacher=None, **kwargs):
+        taught.append(teacher)
+        return loss(*args, teacher=teacher, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vocabulary, "loss", noted)
+        train(
+            small, mixed, recipe, device=CPU, inputs=lambda numbers: given.expand(len(numbers), -1, -1),
+            from_states=False, out=tmp_path, evaluate=lambda: {"dev_wer": 1.0},
+        )  # fmt: skip
+    assert not torch.allclose(small.model.model.encoder(given).last_hidden_state, expected, atol=1e-2)
+    label = tokens.example(small.ids, mixed[-1].segments, timestamps=False)
+    said = base.decoder(input_ids=torch.tensor([label.decoder_input_ids]), encoder_hidden_states=expected)
+    first = said.last_hidden_state[0][torch.tensor(label.labels) != tokens.IGNORED][0]
+    assert torch.allclose(taught[-1].hidden[0], first, atol=1e-4)
+
+
+def test_adapters_are_counted_before_there_are_any(small: load.Whisper) -> None:
+    for encoder in (False, True):
+        expected = strategies.adapter_values(small.model, rank=4, encoder=encoder)
+        model = strategies.with_adapters(copy.deepcopy(small.model), rank=4, encoder=encoder)
+        assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected > 0
+
+
 def test_not_a_number_stops_with_step_rate_and_windows(small: load.Whisper, tmp_path: Path) -> None:
     broken = lambda numbers: torch.full((len(numbers), 1500, 64), float("nan"))  # noqa: E731
     with pytest.raises(InputError, match=r"step 0 .*learning rate"):
@@ -285,6 +319,13 @@ def test_blend_is_exact_at_the_ends() -> None:
     assert torch.equal(retain.blend(base, tuned, 0.0)["w"], base["w"])
     assert torch.equal(retain.blend(base, tuned, 1.0)["w"], tuned["w"])
     torch.testing.assert_close(retain.blend(base, tuned, 0.5)["w"], (base["w"] + tuned["w"]) / 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_blend_takes_its_base_from_another_device() -> None:
+    base, tuned = {"w": torch.zeros(3)}, {"w": torch.ones(3, device="cuda")}
+    assert retain.blend(base, tuned, 0.25)["w"].tolist() == [0.25, 0.25, 0.25]
 
 
 def test_choice_is_best_dev_inside_the_budget() -> None:

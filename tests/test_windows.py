@@ -35,7 +35,7 @@ def rows(count: int) -> list[Utterance]:
 def pack(utterances: list[Utterance], **options) -> list[windows.Window]:
     chosen = {"view": 0, "seed": 1, "gap_s": (0.1, 0.8), "single_share": 0.1, "max_tokens": 440}
     counts = {u.id: 20 for u in utterances}
-    return windows.pack(utterances, **(chosen | options), token_counts=counts)
+    return windows.pack(utterances, name="v", **(chosen | options), token_counts=counts)
 
 
 def test_every_clip_is_packed_once_with_gaps_inside_thirty_seconds() -> None:

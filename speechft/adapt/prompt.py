@@ -6,6 +6,7 @@ reference decoder keeps. How much of it helps is chosen on dev, none of it being
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from speechft.whisper.tokens import MAX_PREVIOUS_TOKENS
@@ -16,7 +17,12 @@ SHARES = (1.0, 0.5, 0.25, 0.0)  # of the tokens a prompt may have
 def order(terms: Iterable[str], texts: Iterable[str]) -> list[str]:
     """Terms by how many texts hold them, commonest first; ties as given."""
     held = [text.lower() for text in texts]
-    return sorted(terms, key=lambda term: -sum(term.lower() in text for text in held))
+
+    def count(term: str) -> int:
+        whole = re.compile(rf"(?<!\w){re.escape(term.lower())}(?!\w)")
+        return sum(bool(whole.search(text)) for text in held)
+
+    return sorted(terms, key=count, reverse=True)
 
 
 def write(terms: Iterable[str], *, share: float, count: Callable[[str], int]) -> str:

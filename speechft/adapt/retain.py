@@ -20,7 +20,7 @@ def blend(base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], a
     """Weights `alpha` of the way from base to tuned (WiSE-FT, Wortsman et al. 2022); 0 and 1 are exact copies."""
     if alpha in (0.0, 1.0):
         return {name: (tuned if alpha else base)[name].clone() for name in tuned}
-    return {name: torch.lerp(base[name], value, alpha) for name, value in tuned.items()}
+    return {name: torch.lerp(base[name].to(value.device), value, alpha) for name, value in tuned.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

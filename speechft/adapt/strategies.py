@@ -6,6 +6,7 @@ The encoder's sinusoidal positions are constants and stay frozen under every str
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -41,9 +42,14 @@ SIZES = (  # d_model up to -> defaults
 )
 
 
-def size_defaults(d_model: int) -> SizeDefaults:
-    """The defaults of the smallest size that is at least as wide."""
-    return next((defaults for width, defaults in SIZES if d_model <= width), SIZES[-1][1])
+# Of the decoder's rate: with the encoder too, the published rates themselves; adapters start at nothing and bear more.
+RATE_SHARES = {"full": 1 / 3, "progressive": 1 / 3, "lora": 5.0}
+
+
+def size_defaults(d_model: int, strategy: str = "decoder") -> SizeDefaults:
+    """The defaults of the smallest size that is at least as wide, the rate made the strategy's."""
+    found = next((defaults for width, defaults in SIZES if d_model <= width), SIZES[-1][1])
+    return dataclasses.replace(found, learning_rate=RATE_SHARES.get(strategy, 1.0) * found.learning_rate)
 
 
 def trainable(
@@ -117,6 +123,16 @@ def freeze(model: Any, strategy: str, **options: Any) -> tuple[int, int]:
     return count, sum(p.numel() for p in model.parameters()) - count
 
 
+def _adapted(encoder: bool) -> str:
+    return rf".*{'(encoder|decoder)' if encoder else 'decoder'}\.{ADAPTED}"
+
+
+def adapter_values(model: Any, *, rank: int, encoder: bool) -> int:
+    """How many values the adapters of `with_adapters` have."""
+    wanted = [m for name, m in model.named_modules() if re.fullmatch(_adapted(encoder), name)]
+    return sum(rank * (m.in_features + m.out_features) for m in wanted)
+
+
 def with_adapters(model: Any, *, rank: int, encoder: bool) -> Any:
     """Add low-rank adapters (Hu et al. 2021) to every attention and feed-forward matrix, and freeze the rest.
 
@@ -127,6 +143,5 @@ def with_adapters(model: Any, *, rank: int, encoder: bool) -> Any:
     """
     import peft
 
-    where = "(encoder|decoder)" if encoder else "decoder"
-    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=rf".*{where}\.{ADAPTED}")
+    config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_adapted(encoder))
     return peft.get_peft_model(model, config)

@@ -111,9 +111,12 @@ class Loop:
         self.from_states, self.out, self.team, self.say = from_states, out, team, say
         self.core = whisper.model.to(device.name)
         self.attending = passes.attention_kind(device, from_states=from_states)
-        self.base = copy.deepcopy(self.core.model.decoder).requires_grad_(False) if recipe.distil > 0 else None
-        if self.base is not None and self.attending:
-            self.base.set_attn_implementation(self.attending)
+        self.base = copy.deepcopy(self.core.model).requires_grad_(False) if recipe.distil > 0 else None
+        if self.base is not None:
+            if from_states:
+                self.base.encoder = None  # what it would say is what was kept
+            if self.attending:
+                self.base.decoder.set_attn_implementation(self.attending)
         names = self.core.named_parameters()
         self.anchor = {name: p.detach().clone() for name, p in names} if recipe.l2sp > 0 else {}
         self.model = self.core
@@ -196,7 +199,8 @@ class Loop:
                     raise
                 self._halve(len(mine), error)
         loss, signals = self.team.total([loss, float(self.stopping.asked)])
-        self.stopping.asked = max(self.stopping.asked, int(signals > 0 and signal.SIGTERM))
+        if signals and not self.stopping.asked:  # another process was asked
+            self.stopping.asked = signal.SIGTERM
         if not math.isfinite(loss) or self.state.diverges(loss):
             where = ", ".join(str(item.number) for item in chunk[:8])
             raise InputError(
@@ -257,12 +261,17 @@ class Loop:
             ).last_hidden_state[kept].to(self.device.precision)  # fmt: skip
             if self.base is not None and bool(replayed.any()):
                 with torch.no_grad():
-                    old = self.base(
-                        input_ids=inputs[replayed], encoder_hidden_states=states[replayed].detach(), use_cache=False
+                    known = (
+                        states[replayed]
+                        if self.base.encoder is None
+                        else self.base.encoder(features[replayed]).last_hidden_state
+                    )
+                    old = self.base.decoder(
+                        input_ids=inputs[replayed], encoder_hidden_states=known, use_cache=False
                     ).last_hidden_state[kept[replayed]]  # fmt: skip
                 teacher = vocabulary.Teacher(
-                    rows=replayed[:, None].expand_as(kept)[kept], hidden=old, weight=self.base.embed_tokens.weight,
-                    share=self.recipe.distil / divisors[1],
+                    rows=replayed[:, None].expand_as(kept)[kept], hidden=old, share=self.recipe.distil / divisors[1],
+                    weight=self.base.decoder.embed_tokens.weight,
                 )  # fmt: skip
         return vocabulary.loss(hidden, core.proj_out.weight, labels[kept], share=1 / divisors[0], teacher=teacher)
 

@@ -15,7 +15,6 @@ from speechft.manifest import Reject
 
 log = logging.getLogger(__name__)
 
-FORMAT = 1  # raise when the meaning of what this stage writes changes
 DEV_SHARE = 0.1  # of train, when no dev manifest is named
 
 

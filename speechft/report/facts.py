@@ -15,7 +15,7 @@ from speechft.report import examples
 from speechft.score.slices import condition_of
 
 NEEDED_STAGES = ("ingest", "finetune", "transcribe", "score")
-STAGES = ("synth", "ingest", "augment", "encode", "finetune", "transcribe", "score", "export")
+STAGES = ("synth", "ingest", "augment", "conditions", "encode", "finetune", "transcribe", "score")
 RATES = ("wer", "cer", "raw_wer", "whisper_wer", "general_wer")
 RATE_KEYS = ("before", "before_ci95", "after", "after_ci95", "delta", "delta_ci95", "words")
 SCORE_KEYS: dict[str, tuple[str, ...]] = {
@@ -167,7 +167,7 @@ def _model(settings: Mapping[str, Any], finetune: Mapping[str, Any]) -> dict[str
     }
     return {
         "base": base,
-        "revision": model.get("revision"),
+        "revision": finetune.get("revision") or model.get("revision"),
         "strategy": recipe.get("strategy"),
         "trainable": finetune.get("trainable"),
         "frozen": finetune.get("frozen"),

@@ -82,10 +82,10 @@ def minutes_of(rows: Sequence[Utterance]) -> float | None:
     return sum(durations) / 60 if rows and len(durations) == len(rows) else None
 
 
-def language_of(rows: Sequence[Utterance]) -> str:
-    """Return the commonest language among the rows; English when none is given."""
+def language_of(rows: Sequence[Utterance], otherwise: str | None = None) -> str:
+    """Return the commonest language among the rows; else the one given, else English."""
     languages = Counter(row.lang.lower() for row in rows if row.lang)
-    return languages.most_common(1)[0][0] if languages else "en"
+    return languages.most_common(1)[0][0] if languages else (otherwise or "en")
 
 
 def _given(value: str | None, row_id: str, what: str, key: str) -> str:

@@ -22,6 +22,32 @@ from speechft.text import Normaliser, Term
 LISTED_ROWS = 20  # worst and best rows shown
 
 
+@dataclass(frozen=True, kw_only=True)
+class Units:
+    """What errors are counted in: words as a normaliser leaves them, or its characters."""
+
+    normaliser: Normaliser
+    by_character: bool
+    language: str
+
+    def split(self, text: str) -> list[str]:
+        """A text's units."""
+        return wer.characters(self.normaliser(text)) if self.by_character else self.normaliser.words(text)
+
+
+def units(
+    rows: Sequence[Utterance], *, normaliser: str = text_rules.DEFAULT, terms: Sequence[Term] | None = None,
+    language: str | None = None,
+) -> Units:  # fmt: skip
+    """What the rows' errors are counted in: by their languages, else by `language`, else by their script."""
+    spoken = language_of(rows, language)
+    stated = [row.lang or (language if language and not language.startswith("en") else None) for row in rows]
+    unspaced = text_rules.without_spaces(stated, [row.text or "" for row in rows])
+    return Units(
+        normaliser=text_rules.get(normaliser, terms, language=spoken), by_character=unspaced, language=spoken
+    )  # fmt: skip
+
+
 def score_run(
     before: list[Utterance],
     after: list[Utterance] | None = None,
@@ -31,6 +57,7 @@ def score_run(
     normaliser: str = text_rules.DEFAULT,
     terms: list[Term] | None = None,
     train_texts: list[str] | None = None,
+    language: str | None = None,
     smallest_gain: float | None = None,
     forgetting_budget: float | None = None,
     resamples: int = 10_000,
@@ -47,6 +74,7 @@ def score_run(
         normaliser: of the main numbers; raw, Whisper-normalised and jargon-safe ones are always given too.
         terms: the term list. Without one, terms are mined from the training texts when there is general text.
         train_texts: what the second system was trained on, to tell seen from unseen terms.
+        language: of rows that do not name theirs; English unless said.
         smallest_gain: the smallest difference that matters; by default 10 % of the rate before.
         forgetting_budget: by default the larger of 0.005 and 10 % of the general rate before.
         resamples: bootstrap draws.
@@ -68,10 +96,9 @@ def score_run(
     general = None
     if general_before:
         general = join(general_before, general_after if after is not None else None, "general speech")
-    language = language_of(clean.utterances)
-    by_character = text_rules.without_spaces([row.lang for row in clean.utterances], list(clean.references.values()))
+    counted = units(clean.utterances, normaliser=normaliser, terms=terms, language=language)
+    chosen, by_character, language = counted.normaliser, counted.by_character, counted.language
     bootstrap = _Bootstrap(resamples=resamples, seed=seed)
-    chosen = text_rules.get(normaliser, terms, language=language)
     beside = {
         "raw_wer": text_rules.get("raw"),
         "whisper_wer": text_rules.get("whisper-english" if language.startswith("en") else "whisper-basic"),

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
+import transformers
+from transformers.generation.logits_process import WhisperTimeStampLogitsProcessor
 from transformers.modeling_outputs import BaseModelOutput
 
+from speechft import audio
 from speechft.whisper import attention, states, windows
 from speechft.whisper.load import Device, Whisper, quiet_transformers
 from speechft.whisper.tokens import REFERENCE_SAMPLE_LEN
@@ -57,23 +60,41 @@ def decode_ids(
     prompt: str | None = None, max_new_tokens: int = REFERENCE_SAMPLE_LEN - 4,
 ) -> list[list[int]]:  # fmt: skip
     """As `decode`, but the generated token ids, prompt and padding left out."""
-    options: dict[str, Any] = {"return_timestamps": timestamps, "num_beams": beam, "do_sample": False}
-    if whisper.multilingual:
-        options |= {"language": whisper.language, "task": whisper.task}
-    if prompt := prompt or whisper.prompt:
-        options["prompt_ids"] = torch.tensor(whisper.tokenizer.get_prompt_ids(prompt)).to(device.name)
-    positions = encoded.shape[1]
+    model, positions = whisper.model.to(device.name), encoded.shape[1]
+    options: dict[str, Any] = {"num_beams": beam, "do_sample": False, "max_new_tokens": max_new_tokens}
+    previous = list(whisper.tokenizer.get_prompt_ids(prompt)) if (prompt := prompt or whisper.prompt) else []
     # On CPU the fused kernel takes 5x as long as plain products for one query over 1,500 keys.
     plain = attention.implemented(whisper.model, "eager" if device.name == "cpu" else None)
     with plain, torch.inference_mode(), device.autocast(), quiet_transformers():
-        output = whisper.model.to(device.name).generate(
-            input_features=torch.zeros(len(encoded), whisper.n_mels, 2 * positions, device=device.name),
-            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.to(device.name, torch.float32)),
-            max_new_tokens=max_new_tokens,
-            **options,
-        )
+        options["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoded.to(device.name, torch.float32))
+        if timestamps:
+            output = _generate_with_timestamps(whisper, [*previous, *whisper.ids.prompt], options, device=device)
+        else:
+            if whisper.multilingual:
+                options |= {"language": whisper.language, "task": whisper.task}
+            if previous:
+                options["prompt_ids"] = torch.tensor(previous).to(device.name)
+            silence = torch.zeros(len(encoded), whisper.n_mels, 2 * positions, device=device.name)
+            output = model.generate(input_features=silence, return_timestamps=False, **options)
     ended = {whisper.ids.end}
     return [[token for token in row if token not in ended] for row in output.tolist()]
+
+
+def _generate_with_timestamps(
+    whisper: Whisper, start: list[int], options: dict[str, Any], *, device: Device
+) -> torch.Tensor:  # fmt: skip
+    """One pass a window, by the reference's rules for timestamps.
+
+    Whisper's own `generate` goes on behind the last timestamp, in audio that is not there: states are all there is.
+    """
+    count = len(options["encoder_outputs"].last_hidden_state)
+    rules = WhisperTimeStampLogitsProcessor(whisper.model.generation_config, begin_index=len(start))
+    output: Any = transformers.GenerationMixin.generate(
+        whisper.model, decoder_input_ids=torch.tensor([start] * count, device=device.name),
+        logits_processor=transformers.LogitsProcessorList([rules]), **options,
+    )  # fmt: skip
+    written: torch.Tensor = output[:, len(start) :]
+    return written
 
 
 def _text(whisper: Whisper, row: list[int]) -> str:
@@ -115,7 +136,7 @@ def thirty_second_pieces(samples: np.ndarray) -> Iterator[np.ndarray]:
     """Cut a long recording at the quietest moment of each window's last 5 s."""
     position = 0
     while len(samples) - position > windows.N_SAMPLES:
-        tail_first = position + windows.N_SAMPLES - 5 * 16000
+        tail_first = position + windows.N_SAMPLES - 5 * audio.SAMPLE_RATE
         frames = samples[tail_first : position + windows.N_SAMPLES].reshape(-1, 800)  # 50 ms
         end = tail_first + (int(np.argmin((frames**2).mean(axis=1))) + 1) * 800
         yield samples[position:end]

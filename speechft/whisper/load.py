@@ -158,6 +158,8 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
             raise InputError(f"{path}: the weights are damaged ({error}); copy them again") from error
         raise
     multilingual = is_multilingual(model)
+    kept = model.generation_config  # what an adapted model was saved with
+    language, task = language or _named(kept, "language"), task or _named(kept, "task")
     ids = tokens.layout(tokenizer, multilingual=multilingual, language=language, task=task)
     model.eval()
     return Whisper(
@@ -171,6 +173,12 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
         task=(task or "transcribe") if multilingual else None,
         prompt=(path / PROMPT_FILE).read_text(encoding="utf-8") if (path / PROMPT_FILE).is_file() else None,
     )
+
+
+def _named(config: Any, what: str) -> str | None:
+    """A generation config's `language` or `task`, with or without the token's brackets."""
+    value = getattr(config, what, None)
+    return str(value).removeprefix("<|").removesuffix("|>") if value else None
 
 
 def is_multilingual(model: Any) -> bool:
@@ -216,6 +224,8 @@ def save(whisper: Whisper, out: Path, *, half: bool = False) -> None:
         shutil.rmtree(staging)
     staging.mkdir(parents=True)
     model = whisper.model
+    if whisper.multilingual:  # so that whoever loads it need not be told
+        model.generation_config.language, model.generation_config.task = whisper.language, whisper.task
     with quiet_transformers():
         if half:
             model = transformers.WhisperForConditionalGeneration(model.config).half()

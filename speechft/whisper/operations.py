@@ -29,6 +29,12 @@ class Shape:
         layers = 12 * self.encoder_layers + 16 * self.decoder_layers
         return convolutions + layers * d * d + (self.vocabulary + POSITIONS + 448) * d
 
+    @property
+    def decoder_share(self) -> float:
+        """Of the parameters."""
+        d = self.d_model
+        return (16 * self.decoder_layers * d * d + (self.vocabulary + 448) * d) / self.parameters
+
 
 PUBLISHED = {  # Radford et al. 2022, table 1; large-v3 and turbo from their released configs
     "tiny": Shape(d_model=384, encoder_layers=4, decoder_layers=4),

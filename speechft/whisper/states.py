@@ -67,6 +67,11 @@ def size_gb(count: int, config: Any) -> float:
     return count * config.max_source_positions * config.d_model * 2 / 1e9
 
 
+def held_gb(path: Path) -> float:
+    """What an earlier attempt has already kept in a store's folder, in 10^9 bytes."""
+    return sum(shard.stat().st_size for shard in path.glob("shard-*.npy")) / 1e9 if path.is_dir() else 0.0
+
+
 def check_disk(root: Path, needed_gb: float) -> None:
     """Refuse before the first byte when the disk is too small.
 
@@ -138,17 +143,6 @@ def _is_whole(path: Path, shard: int, rows: int) -> bool:
             return True
     logger.warning("%s: the shard is damaged and is encoded again", data_path)
     return False
-
-
-def verify(store: Store) -> list[str]:
-    """Names of shards whose bytes differ from their checksums (reads everything)."""
-    shards = (store.count + SHARD_WINDOWS - 1) // SHARD_WINDOWS
-    bad = []
-    for shard in range(shards):
-        record = files.read_json((store.path / _shard_name(shard)).with_suffix(".json"))
-        if files.sha256(store.path / _shard_name(shard)) != record["sha256"]:
-            bad.append(_shard_name(shard))
-    return bad
 
 
 def _write_shard(

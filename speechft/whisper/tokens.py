@@ -18,6 +18,7 @@ from speechft.whisper.windows import TIMESTAMP_STEP_S
 
 IGNORED = -100  # the label that cross entropy skips
 MAX_TARGET_POSITIONS = 448  # decoder positions of every released Whisper
+LABEL_LIMIT = MAX_TARGET_POSITIONS - 8  # of a window: room for the prompt, two timestamps and the end
 MAX_PREVIOUS_TOKENS = MAX_TARGET_POSITIONS // 2 - 1  # 223, as the reference decoder cuts it
 REFERENCE_SAMPLE_LEN = MAX_TARGET_POSITIONS // 2  # 224: the reference decoder stops here
 
@@ -98,17 +99,20 @@ def example(ids: Layout, segments: Iterable[Segment], *, timestamps: bool, previ
     """Decoder input and labels of one window.
 
     The prompt (previous text, start, language, task, no-timestamps) is given when deployed, so it is not learned:
-    a model tuned on one language keeps its language identification.
+    a model tuned on one language keeps its language identification. Previous text is cut, at its start, to what the
+    label leaves room for.
     """
     segments = list(segments)
-    before = (ids.previous, *previous[-MAX_PREVIOUS_TOKENS:]) if previous else ()
     body: list[int] = []
     for segment in segments:
         if timestamps and segment.tokens:
             body += [ids.timestamp(segment.start_s), *segment.tokens, ids.timestamp(segment.end_s)]
         elif not timestamps:
             body += segment.tokens
-    prompt = (*before, *ids.prompt, *(() if timestamps else (ids.no_timestamps,)))
+    start = (*ids.prompt, *(() if timestamps else (ids.no_timestamps,)))
+    room = min(MAX_PREVIOUS_TOKENS, MAX_TARGET_POSITIONS - len(start) - len(body) - 2)
+    before = (ids.previous, *previous[-room:]) if previous and room > 0 else ()
+    prompt = (*before, *start)
     sequence = (*prompt, *body, ids.end)
     if len(sequence) > MAX_TARGET_POSITIONS:
         raise InputError(

@@ -23,7 +23,6 @@ HOP_LENGTH = 160  # samples: 10 ms
 WINDOW_S = 30
 N_SAMPLES = WINDOW_S * SAMPLE_RATE  # 480,000 samples in a window
 N_FRAMES = N_SAMPLES // HOP_LENGTH  # 3,000 log-mel frames in a window
-FRAMES_PER_POSITION = 2  # the encoder's second convolution halves time: 1,500 positions of 20 ms
 TIMESTAMP_STEP_S = 0.02
 
 
@@ -92,6 +91,7 @@ class Window:
 def pack(
     utterances: list[Utterance],
     *,
+    name: str,
     view: int,
     seed: int,
     gap_s: tuple[float, float],
@@ -105,6 +105,8 @@ def pack(
 
     Args:
         utterances: rows with known duration, at most 30 s each.
+        name: first part of the windows' ids.
+        view: which draw; the same view is packed the same way.
         gap_s: silence between neighbours, drawn from this range.
         single_share: share of the clips that get a window of their own.
         max_tokens: most label tokens in a window.
@@ -135,7 +137,7 @@ def pack(
                 *open_bins[-7:],
                 len(bins) - 1,
             ]  # a few open windows keep packing tight and linear in time
-    return [Window(id=f"v{view}-{number:06d}", placed=tuple(members)) for number, (members, _) in enumerate(bins)]
+    return [Window(id=f"{name}-{number:06d}", placed=tuple(members)) for number, (members, _) in enumerate(bins)]
 
 
 def _on_grid(seconds: float) -> float:
