@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import itertools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -52,9 +53,10 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
     base = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
     whisper.trained = True
     recipe = recipe_of(run, whisper)
-    rows = files.read_jsonl(run.dir / "encode" / "windows.jsonl")
-    items = [_item(number, row, whisper) for number, row in enumerate(rows)]
-    released = load.release_tokens(whisper, [clip["text"] for row in rows for clip in row["clips"]] + _term_texts(run))
+    planned = run.dir / "encode" / "windows.jsonl"  # read a row at a time: there may be millions of clips
+    items = [_item(number, row, whisper) for number, row in enumerate(files.each_jsonl(planned))]
+    texts = (clip["text"] for row in files.each_jsonl(planned) for clip in row["clips"])
+    released = load.release_tokens(whisper, itertools.chain(texts, _term_texts(run)))
     views = {item.view for item in items if not item.replay}
     if recipe.epochs < len(views):
         log.warning(
@@ -75,7 +77,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
             items,
             recipe,
             device=device,
-            inputs=_store(run, "train").read if from_states else _features(rows, whisper),
+            inputs=_store(run, "train").read if from_states else _features(planned, whisper),
             from_states=from_states,
             evaluate=chooser.measure,
             out=out,
@@ -98,7 +100,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
     files.write_json(out / "choice.json", choice)
     for name in ("checkpoint.pt", "best.pt"):
         (out / name).unlink(missing_ok=True)
-    clips = sum(len(row["clips"]) for row in rows)
+    clips = sum(len(row["clips"]) for row in files.each_jsonl(planned))
     counts = {"in": clips, "out": clips, "rejected": {}, "steps": state.step}
     return {
         "counts": counts, "choice": choice, "suppressed_released": released, "device": device.label,
@@ -223,11 +225,12 @@ def _store(run: Run, name: str) -> states.Store:
     return states.Store(path=run.states / plan["key"], count=plan["count"], dtype=run.pipeline.encode.dtype)
 
 
-def _features(rows: Sequence[dict[str, Any]], whisper: Whisper) -> Callable[[Sequence[int]], torch.Tensor]:
+def _features(planned: Path, whisper: Whisper) -> Callable[[Sequence[int]], torch.Tensor]:
     """Log-mels of training windows from audio, for strategies that change the encoder."""
+    places = [_places(row) for row in files.each_jsonl(planned)]
 
     def read(numbers: Sequence[int]) -> torch.Tensor:
-        heard = [encoding.sound(_places(rows[number])) for number in numbers]
+        heard = [encoding.sound(places[number]) for number in numbers]
         return torch.stack([windows.log_mel(window, n_mels=whisper.n_mels) for window in heard])
 
     return read

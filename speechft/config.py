@@ -97,7 +97,7 @@ class Encode(_Table):
 
     pack: bool = True
     gap_s: tuple[float, float] = (0.1, 0.8)
-    single_share: Share = 0.1
+    single_share: Share = 0.5  # measured: docs/log.md, 2026-11-24
     dtype: Literal["float16", "bfloat16"] = "float16"
 
     @pydantic.field_validator("gap_s")

@@ -125,22 +125,28 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         InputError: the file is missing, or a line is not a JSON object.
     """
+    return list(each_jsonl(path))
+
+
+def each_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
+    """As `read_jsonl`, a row at a time."""
     try:
-        lines = Path(path).read_bytes().split(b"\n")
+        with Path(path).open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                if line.strip():
+                    yield _object(line, f"{path}:{number}", first=number == 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
-        except ValueError as error:
-            raise InputError(f"{path}:{number}: is not valid JSON ({error})") from error
-        if not isinstance(row, dict):
-            raise InputError(f"{path}:{number}: must be a JSON object, got {type(row).__name__}")
-        rows.append(row)
-    return rows
+
+
+def _object(line: bytes, where: str, *, first: bool) -> dict[str, Any]:
+    try:
+        row = json.loads(line.decode("utf-8-sig" if first else "utf-8"))
+    except ValueError as error:
+        raise InputError(f"{where}: is not valid JSON ({error})") from error
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: must be a JSON object, got {type(row).__name__}")
+    return row
 
 
 def sha256(path: str | Path) -> str:
@@ -205,6 +211,7 @@ class Stage:
                 stage record describes (they may be the user's, so they are not deleted).
         """
         self._clock_s = time.monotonic()
+        provenance.forget_peak_memory()
         try:
             self.dir.mkdir(parents=True, exist_ok=True)
             held = {path.name for path in self.dir.iterdir() if not path.name.endswith(TEMP_SUFFIX)}

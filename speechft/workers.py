@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.pool import Pool
 from typing import Any
 
@@ -34,7 +35,23 @@ def pool(
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([preload])
-    return context.Pool(processes, initializer=_start, initargs=(initializer, initargs))
+    with _nameless_main():
+        return context.Pool(processes, initializer=_start, initargs=(initializer, initargs))
+
+
+@contextlib.contextmanager
+def _nameless_main() -> Iterator[None]:
+    """Workers begin by running the main script again, unless it has no file. Theirs is `preload`, never the script:
+    a user's three lines need no `if __name__ == "__main__"`."""
+    main = sys.modules["__main__"]
+    kept = {name: main.__dict__.get(name) for name in ("__file__", "__spec__") if main.__dict__.get(name)}
+    for name in kept:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(main, name, value)
 
 
 def _start(initializer: Callable[..., None] | None, initargs: tuple[Any, ...]) -> None:

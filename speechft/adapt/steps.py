@@ -17,7 +17,7 @@ FINAL_RATE_SHARE = 0.1
 MAX_PREVIOUS = 64  # tokens of earlier text in the share of windows that get any
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
     """One window to learn from: its number in the store (or among the features), what was said, and its part."""
 

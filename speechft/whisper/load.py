@@ -11,7 +11,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,7 +245,7 @@ def save(whisper: Whisper, out: Path, *, half: bool = False) -> None:
     staging.rename(out)
 
 
-def release_tokens(whisper: Whisper, texts: list[str]) -> list[str]:
+def release_tokens(whisper: Whisper, texts: Iterable[str]) -> list[str]:
     """Take tokens that the given texts need off the generation config's suppression lists.
 
     The released models suppress `/ # ( ) : _ = > @` and more, so `120/80 mg/dL` can never be written.

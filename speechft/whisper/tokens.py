@@ -42,7 +42,7 @@ class Layout:
         return self.first_timestamp + round(seconds / TIMESTAMP_STEP_S)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)  # there is one for every clip
 class Segment:
     """One clip's label tokens and where it lies in its window (seconds)."""
 
