@@ -48,9 +48,8 @@ def forget_peak_memory() -> None:
 
 def peak_memory_mb() -> float:
     """The most memory this process has held so far, or since `forget_peak_memory`, in megabytes."""
-    with contextlib.suppress(
-        OSError, StopIteration
-    ):  # getrusage on Linux goes on from the process that started this one
+    # Linux's getrusage goes on from the process that started this one.
+    with contextlib.suppress(OSError, StopIteration):
         lines = Path("/proc/self/status").read_text().splitlines()
         return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
