@@ -124,7 +124,7 @@ def chain_tables(chain: str) -> dict[str, dict[str, Any]]:
 def pipeline_of(corpus: Corpus, chain: str, seed: int, paths: Mapping[str, Path], epochs: int) -> dict[str, Any]:
     """The corpus's pipeline with a chain: the same epochs over the same rows, nothing blended."""
     tree = tomllib.loads(corpus.pipeline.read_text(encoding="utf-8"))
-    for table in ("conditions", "synth"):  # the recordings alone
+    for table in ("conditions", "synth", "encode"):  # the recordings alone, packed as by default
         tree.pop(table, None)
     tree["data"] |= {role: str(path) for role, path in paths.items()}
     tree["data"]["allow_leaks"] = ["speaker", "text", "near_text"]  # accented copies of the test; commands in an4
