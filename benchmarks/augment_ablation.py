@@ -1,18 +1,20 @@
 """Does each transform help? `nano` adapted with none, each family alone, all, and the default chain; equal steps.
 
-    python benchmarks/augment_ablation.py --corpus demo     # also: an4, fsdd (data/an4, data/fsdd linked)
-    python benchmarks/augment_ablation.py --table           # only write the page from what is there
+    python benchmarks/augment_ablation.py demo             # also: an4, fsdd (data/an4, data/fsdd linked)
+    python benchmarks/augment_ablation.py demo --table     # only write the page from what is there
 
-Resumable: every run is a pipeline under runs/ablation/<corpus>/, and a line of runs/ablation/results.jsonl once it is
-done. Test rows and their fixed conditions (babble, telephone, room, accents, from voices and rooms that training never
+Resumable: every run is a pipeline under runs/ablation/<corpus>/ with a result.json once it is done; one runs on each
+core. Test rows and their fixed conditions (babble, telephone, room, accents, from voices and rooms that training never
 has) are made once and shared. Weights are taken at the best epoch on dev, without a blend, so that the chains differ in
-nothing but what was heard. Writes docs/benchmarks/augment_ablation.md.
+nothing but what was heard. Writes docs/benchmarks/augment_ablation_<corpus>.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import multiprocessing
+import os
 import shutil
 import subprocess
 import sys
@@ -23,16 +25,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speechft import files, manifest
+from speechft import config, files, manifest
 from speechft.augment import settings as tables_of
 from speechft.augment.settings import DEFAULT
 from speechft.augment.views import make_conditions
 from speechft.manifest import Utterance
 from speechft.report.pipeline_text import to_toml
+from speechft.run import Run
 from speechft.score.score import score_run
 
-ROOT = Path("runs/ablation")  # --root sets it
-OUT = Path("docs/benchmarks/augment_ablation.md")
+ROOT = Path("runs/ablation")
+OUT = Path("docs/benchmarks")
 VIEWS = 2
 FAMILIES: dict[str, tuple[str, ...]] = {
     "noise": ("noise",),
@@ -96,11 +99,11 @@ def with_spoken(row: Utterance, spoken: str | None) -> Utterance:
     return dataclasses.replace(row, extra={**row.extra, "spoken": spoken}) if spoken else row
 
 
-def prepare(corpus: str, folder: Path, limit: int | None) -> dict[str, Path]:
+def prepare(corpus: str, folder: Path) -> dict[str, Path]:
     """Write the manifests that all chains share, the test set with its conditions among them; kept once made."""
     paths = {role: folder / f"{role}.jsonl" for role in ("train", "dev", "test")}
     if not paths["test"].exists():
-        rows = {role: held[:limit] for role, held in read_rows(corpus).items()}
+        rows = read_rows(corpus)
         made = make_conditions(
             rows["test"], conditions=CONDITIONS, seed=1, out=folder / "conditions", bank=folder / "rooms.npz"
         )
@@ -136,34 +139,49 @@ def pipeline_of(corpus: Corpus, chain: str, seed: int, paths: Mapping[str, Path]
     return tree
 
 
-def run_one(corpus: str, chain: str, seed: int, paths: Mapping[str, Path], epochs: int) -> dict[str, Any]:
-    """One whole pipeline; its training states are removed when it is done.
+def run_one(corpus: str, chain: str, seed: int, epochs: int) -> dict[str, Any]:
+    """Adapt and transcribe; training views and states are removed when it is done.
 
     Raises:
         SystemExit: the run failed; the same command goes on with it.
     """
     folder, name = ROOT / corpus, f"{chain}-{seed}"
     path = folder / f"{name}.toml"
-    with files.atomic_write(path) as file:
-        file.write(to_toml(pipeline_of(CORPORA[corpus], chain, seed, paths, epochs)))
+    paths = prepare(corpus, folder)
+    text = to_toml(pipeline_of(CORPORA[corpus], chain, seed, paths, epochs))
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        with files.atomic_write(path) as file:
+            file.write(text)
     started = time.monotonic()
-    command = [sys.executable, "scripts/run.py", "--pipeline", str(path), "--run", name, "--runs", str(folder)]
-    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL)
+    command = [sys.executable, "scripts/finetune.py", "--pipeline", str(path), "--run", name, "--runs", str(folder)]
+    done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
-        raise SystemExit(f"{' '.join(command)}: failed with status {done.returncode}; the same command goes on")
-    run = folder / name
-    finetune = files.read_json(run / "finetune" / "stage.json")
-    train = files.read_json(run / "encode" / "train.json")
+        raise SystemExit(f"{' '.join(command)}: failed; the same command goes on\n{done.stderr[-2000:]}")
+    from speechft import adaptation
+    from speechft.whisper import load
+
+    run = Run(config.load(str(path)), folder / name)
+    adapted, device = load.load(str(run.dir / "finetune" / "model")), load.choose_device()
+    adapted.trained = True
+    rates: dict[str, float] = {}
+    for role in ("test", "general_test"):
+        if rows := run.evaluated(role).get(role):
+            found = adaptation.hypotheses(run, adapted, rows, device, store="reported")
+            rows = [dataclasses.replace(row, hypothesis=h) for row, h in zip(rows, found, strict=True)]
+            manifest.write(run.dir / f"{role}.jsonl", rows)
+            rates[role] = score_run(rows, normaliser=normaliser_of(corpus), resamples=100)["wer"]["value"]
+    train = files.read_json(run.dir / "encode" / "train.json")
     shutil.rmtree(folder / "states" / train["key"], ignore_errors=True)
-    shutil.rmtree(run / "augment" / "views", ignore_errors=True)
-    rows = manifest.read(run / "transcribe" / "after.jsonl", need_audio=False)
-    result = score_run(rows, normaliser=normaliser_of(corpus), resamples=1000)
-    return {
-        "corpus": corpus, "chain": chain, "seed": seed, "epochs": epochs, "steps": finetune["steps"],
-        "seconds": round(time.monotonic() - started, 1),
-        "clean_wer": round(result["wer"]["value"], 4),
-        "general_wer": general_of(run),
+    shutil.rmtree(run.dir / "augment" / "views", ignore_errors=True)
+    result = {
+        "chain": chain, "seed": seed, "epochs": epochs,
+        "steps": files.read_json(run.dir / "finetune" / "stage.json")["steps"],
+        "seconds": round(time.monotonic() - started, 1), "clean_wer": round(rates["test"], 4),
+        "general_wer": round(rates["general_test"], 4) if "general_test" in rates else None,
     }  # fmt: skip
+    files.write_json(run.dir / "result.json", result)
+    print(f"{corpus} {chain} {seed}: clean {result['clean_wer']:.3f}, {result['seconds']:.0f} s", flush=True)
+    return result
 
 
 def normaliser_of(corpus: str) -> str:
@@ -172,19 +190,13 @@ def normaliser_of(corpus: str) -> str:
     return str(tree.get("score", {}).get("normaliser", "jargon-safe"))
 
 
-def general_of(run: Path) -> float | None:
-    """General word error rate after adapting."""
-    rate = files.read_json(run / "score" / "score.json").get("general_wer")
-    return None if rate is None else round(rate["after"], 4)
-
-
 def compare(corpus: str, chain: str, seeds: Sequence[int], base: str = "none") -> list[dict[str, Any]]:
     """Word error rates by condition, `base` before and `chain` after, seeds pooled; intervals over speakers."""
     sides = []
     for name in (base, chain):
         side = []
         for seed in seeds:
-            path = ROOT / corpus / f"{name}-{seed}" / "transcribe" / "after.jsonl"
+            path = ROOT / corpus / f"{name}-{seed}" / "test.jsonl"
             for row in manifest.read(path, need_audio=False):
                 side.append(dataclasses.replace(row, id=f"{row.id}@{seed}"))
         sides.append(side)
@@ -194,12 +206,15 @@ def compare(corpus: str, chain: str, seeds: Sequence[int], base: str = "none") -
     return [clean, *slices]
 
 
-def page(finished: Sequence[Mapping[str, Any]]) -> str:
-    """The tables in Markdown, from the runs that are done."""
+def page(corpus: str) -> str:
+    """The table in Markdown, from the runs that are done."""
+    finished = [files.read_json(path) for path in sorted((ROOT / corpus).glob("*/result.json"))]
+    done = {(row["chain"], row["seed"]) for row in finished}
+    seeds_of = {chain: sorted(seed for name, seed in done if name == chain) for chain in CHAINS}
     lines = [
-        "# Does each transform help?",
+        f"# Does each transform help? {corpus}",
         "",
-        "    " + "\n    ".join(f"python benchmarks/augment_ablation.py --corpus {corpus}" for corpus in CORPORA),
+        f"    python benchmarks/augment_ablation.py {corpus}",
         "",
         "`nano`, adapted with each family of transforms alone, all of them, and the default chain; as many epochs over "
         "the same rows, no blend with the base. Word error rate in per cent; in brackets the difference to none in "
@@ -207,36 +222,27 @@ def page(finished: Sequence[Mapping[str, Any]]) -> str:
         "side of zero. Conditions use voices, rooms and noises that training never has.",
         "",
     ]
-    for corpus in CORPORA:
-        done = {(row["chain"], row["seed"]) for row in finished if row["corpus"] == corpus}
-        seeds_of = {chain: sorted(seed for name, seed in done if name == chain) for chain in CHAINS}
-        if not seeds_of["none"]:
-            continue
-        tables = {}
-        for chain in CHAINS[1:]:
-            seeds = [seed for seed in seeds_of[chain] if seed in seeds_of["none"]]
-            if seeds:
-                tables[chain] = (seeds, compare(corpus, chain, seeds))
-        none = compare(corpus, "none", seeds_of["none"])
-        names = [str(entry["value"]) for entry in none]
-        lines += [f"## {corpus}", "", "| chain | seeds | " + " | ".join(names) + " |"]
-        lines.append("| :-- | --: |" + " :-- |" * len(names))
-        first = [f"{100 * entry['after']:.1f}" for entry in none]
-        lines.append(f"| none | {len(seeds_of['none'])} | " + " | ".join(first) + " |")
-        for chain, (seeds, entries) in tables.items():
-            cells = {str(entry["value"]): cell(entry) for entry in entries}
+    if not seeds_of["none"]:
+        return "\n".join([*lines, "Nothing is measured yet.", ""])
+    none = compare(corpus, "none", seeds_of["none"])
+    names = [str(entry["value"]) for entry in none]
+    lines += ["| chain | seeds | " + " | ".join(names) + " |", "| :-- | --: |" + " :-- |" * len(names)]
+    lines.append(f"| none | {len(seeds_of['none'])} | " + " | ".join(f"{100 * e['after']:.1f}" for e in none) + " |")
+    for chain in CHAINS[1:]:
+        if seeds := [seed for seed in seeds_of[chain] if seed in seeds_of["none"]]:
+            cells = {str(entry["value"]): cell(entry) for entry in compare(corpus, chain, seeds)}
             lines.append(f"| {chain} | {len(seeds)} | " + " | ".join(cells.get(name, "-") for name in names) + " |")
-        rows = [row for row in finished if row["corpus"] == corpus]
-        epochs, steps = ({row[key] for row in rows} for key in ("epochs", "steps"))
-        words = ", ".join(f"{entry['value']} {entry['words']:,}" for entry in none)
-        general = ", ".join(general_cell(rows, chain) for chain in CHAINS if seeds_of[chain])
-        lines += [
-            "",
-            f"{min(epochs)} epochs, {min(steps)} to {max(steps)} steps; words by condition, all seeds: {words}.",
-            f"General speech afterwards: {general}.",
-            "",
-        ]
-    return "\n".join(lines)
+    epochs, steps = ({row[key] for row in finished} for key in ("epochs", "steps"))
+    words = ", ".join(f"{entry['value']} {entry['words']:,}" for entry in none)
+    general = ", ".join(general_cell(finished, chain) for chain in CHAINS if seeds_of[chain])
+    return "\n".join([
+        *lines,
+        "",
+        f"{min(epochs)} epochs, {min(steps)} to {max(steps)} steps; words by condition, all seeds: {words}.",
+        f"General speech afterwards: {general}.",
+        f"{sum(row['seconds'] for row in finished) / 60:.0f} minutes of a core for {len(finished)} runs.",
+        "",
+    ])  # fmt: skip
 
 
 def cell(entry: Mapping[str, Any]) -> str:
@@ -256,39 +262,45 @@ def general_cell(rows: Sequence[Mapping[str, Any]], chain: str) -> str:
 
 
 def main() -> int:
-    """Run what is not done yet, a line and a page after each run."""
-    global ROOT
+    """Run what is not done yet, a run on each core, and the page after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--corpus", choices=CORPORA, action="append", default=[])
+    parser.add_argument("corpus", choices=CORPORA)
     parser.add_argument("--chains", nargs="*", choices=CHAINS)
     parser.add_argument("--seeds", type=int, help="for none, all and default; one for single families")
-    parser.add_argument("--epochs", type=int)
-    parser.add_argument("--rows", type=int, help="of train, dev and test, to try it out")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at a time, one core each")
     parser.add_argument("--table", action="store_true", help="only write the page")
-    parser.add_argument("--root", type=Path, default=Path("runs/ablation"))
-    parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    ROOT = options.root
-    log = options.root / "results.jsonl"
-    finished = files.read_jsonl(log) if log.exists() else []
-    for name in () if options.table else options.corpus or ["demo"]:
-        corpus = CORPORA[name]
-        paths = prepare(name, options.root / name, options.rows)
-        chains = options.chains or corpus.chains
-        # Seed by seed, so that a run that is stopped early has every chain once.
-        for seed in range(1, (options.seeds or corpus.seeds) + 1):
-            for chain in chains:
-                known = any((row["corpus"], row["chain"], row["seed"]) == (name, chain, seed) for row in finished)
-                if known or (seed > 1 and chain not in SEVERAL_SEEDS):
-                    continue
-                finished.append(run_one(name, chain, seed, paths, options.epochs or corpus.epochs))
-                files.write_jsonl(log, finished)
-                last = finished[-1]
-                print(f"{name} {chain} {seed}: clean {last['clean_wer']:.3f}, {last['seconds']:.0f} s", flush=True)
-    with files.atomic_write(options.out) as file:
-        file.write(page(finished))
-    print(options.out)
+    name, corpus = options.corpus, CORPORA[options.corpus]
+    # Seed by seed, so that a run that is stopped early has every chain once.
+    todo = [
+        (chain, seed)
+        for seed in range(1, (options.seeds or corpus.seeds) + 1)
+        for chain in options.chains or corpus.chains
+        if (seed == 1 or chain in SEVERAL_SEEDS) and not (ROOT / name / f"{chain}-{seed}" / "result.json").exists()
+    ]
+
+    def finish(runs: Sequence[tuple[str, int]], jobs: int) -> None:
+        with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
+            started = [pool.apply_async(run_one, (name, chain, seed, corpus.epochs)) for chain, seed in runs]
+            for one in started:
+                one.get()
+                write_page(name)
+
+    if todo and not options.table:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        prepare(name, ROOT / name)  # here, as the workers below may not start others
+        finish(todo[:1], 1)  # alone, as it makes the states that all share
+        finish(todo[1:], options.jobs)
+    print(write_page(name))
     return 0
+
+
+def write_page(corpus: str) -> Path:
+    """Write the page of what is done."""
+    path = OUT / f"augment_ablation_{corpus}.md"
+    with files.atomic_write(path) as file:
+        file.write(page(corpus))
+    return path
 
 
 if __name__ == "__main__":
