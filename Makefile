@@ -59,6 +59,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing exact versions into $(VENV) (about 5 GB, some minutes)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[voices,deploy,dev]' 2>&1 | grep -v WARNING || true
-	@$(BIN)/python -c "import speechft.cli, torch, torchaudio, transformers"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[voices,deploy,dev]'
+	@$(BIN)/python -m pip check >/dev/null
+	@$(BIN)/python -c "import speechft.cli, torch, torchaudio, transformers, datasets, evaluate, jiwer, soundfile, peft"
 	@touch $@

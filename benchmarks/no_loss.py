@@ -171,7 +171,14 @@ def transcribe(run: Path, test: Sequence[Utterance]) -> dict[str, list[Utterance
     single = decode.from_audio(whisper, [heard[row.id] for row in test], device=device)
     found = {KINDS[0]: [dataclasses.replace(row, hypothesis=h) for row, h in zip(test, single, strict=True)]}
     packed = windows.pack(
-        test, view=0, seed=1, gap_s=GAP_S, single_share=0.0, max_tokens=200, token_counts={r.id: 20 for r in test}
+        test,
+        name="test",
+        view=0,
+        seed=1,
+        gap_s=GAP_S,
+        single_share=0.0,
+        max_tokens=200,
+        token_counts={r.id: 20 for r in test},
     )
     filled = [
         windows.assemble([heard[p.utterance.id] for p in w.placed], [p.start_s for p in w.placed]) for w in packed

@@ -172,7 +172,7 @@ def ours(size: str, precision: str, device: str) -> dict[str, Any]:
     original(encoder.to(device), torch.zeros(1, model.config.num_mel_bins, 3000), where)  # warm-up
     for view in range(max(VIEWS)):
         planned = windows.pack(
-            rows, view=view, seed=1, gap_s=(0.1, 0.8), single_share=0.1, max_tokens=440,
+            rows, name="rows", view=view, seed=1, gap_s=(0.1, 0.8), single_share=0.1, max_tokens=440,
             token_counts={row.id: TOKENS for row in rows},
         )  # fmt: skip
 

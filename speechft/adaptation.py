@@ -82,6 +82,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
             evaluate=chooser.measure,
             out=out,
             team=team,
+            name_of=lambda number: _clips_of(planned, number),
             say=log.info,
             progress=lambda step, total, loss: tell(step, total, f"loss {loss:.2f}"),
         )
@@ -234,6 +235,12 @@ def _features(planned: Path, whisper: Whisper) -> Callable[[Sequence[int]], torc
         return torch.stack([windows.log_mel(window, n_mels=whisper.n_mels) for window in heard])
 
     return read
+
+
+def _clips_of(planned: Path, number: int) -> str:
+    """The rows that a window holds, by id."""
+    row = next(itertools.islice(files.each_jsonl(planned), number, None))
+    return " ".join(str(clip["id"]) for clip in row["clips"])
 
 
 def _places(row: dict[str, Any]) -> list[tuple[str, float, float | None, float]]:

@@ -291,7 +291,10 @@ def encode(run: Run) -> bool:
 
 
 def _stores_exist(run: Run) -> bool:
-    return all((run.states / run.store(name)["key"]).is_dir() for name in run.stores())
+    from speechft.whisper import shards
+
+    plans = [run.store(name) for name in run.stores()]
+    return all(shards.all_whole(run.states / plan["key"], plan["count"]) for plan in plans)
 
 
 def finetune(run: Run) -> bool:

@@ -23,10 +23,10 @@ LANGUAGES = {51864: 99, 51865: 99, 51866: 100}
 
 
 @functools.cache
-def reference(vocabulary: int) -> Any:
+def reference(vocabulary: int, language: str = "en", task: str = "transcribe") -> Any:
     """The reference package's tokenizer for a vocabulary size."""
     return whisper.tokenizer.get_tokenizer(
-        vocabulary > 51864, num_languages=LANGUAGES[vocabulary], language="en", task="transcribe"
+        vocabulary > 51864, num_languages=LANGUAGES[vocabulary], language=language, task=task
     )
 
 

@@ -9,9 +9,10 @@ import pytest
 import torch
 import transformers
 
-from speechft import audio, manifest
+from speechft import audio, config, files, manifest
 from speechft.adapt import strategies
 from speechft.errors import InputError
+from speechft.run import Run
 from speechft.whisper import decode, load, states, windows
 
 CPU = load.Device(name="cpu", precision=torch.float32, reason="tests")
@@ -138,6 +139,26 @@ def test_an_unreachable_hub_names_the_id_and_the_way_out(monkeypatch: pytest.Mon
     monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     with pytest.raises(InputError, match=r"openai/whisper-tiny.*model\.base=nano.*local directory"):
         load.load("openai/whisper-tiny")
+
+
+def test_the_hubs_revision_is_recorded_and_asked_for_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a pinned revision, the one whose states were kept is the one that is adapted."""
+    import huggingface_hub
+
+    snapshot = any_whisper.save(tmp_path / "0123abc", 51865)
+    asked: list[str | None] = []
+
+    def download(base: str, *, revision: str | None, **_: object) -> str:
+        asked.append(revision)
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    pipeline = config.load(CLINICAL.parent.parent / "pipelines" / "demo.toml", ["model.base=me/mine"])
+    run = Run(pipeline, tmp_path / "run")
+    assert run.load_base().revision == "0123abc"
+    files.write_json(run.dir / "encode" / files.STAGE_FILE, {"revision": "0123abc"})
+    run.load_base()
+    assert asked == [None, "0123abc"]
 
 
 def test_directories_that_are_not_models(tmp_path: Path) -> None:

@@ -12,9 +12,13 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import any_whisper
 import pytest
+import torch
+from test_team import LAUNCH
 
 from speechft import files
+from speechft.whisper import load
 
 PROJECT = Path(__file__).resolve().parent.parent
 CLINICAL = PROJECT / "manifests" / "clinical"
@@ -61,8 +65,8 @@ def finish(pipeline: Path, runs: Path, *more: str) -> str:
     return done.stdout + done.stderr
 
 
-def kill_when(reached: Callable[[], bool], pipeline: Path, runs: Path) -> None:
-    """Start the job and kill it, with SIGKILL, as soon as something is there."""
+def kill_when(reached: Callable[[], bool], pipeline: Path, runs: Path, number: int = signal.SIGKILL) -> int:
+    """Start the job and send it a signal as soon as something is there; its exit status."""
     process = subprocess.Popen(
         command(pipeline, runs), cwd=PROJECT, env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -72,8 +76,8 @@ def kill_when(reached: Callable[[], bool], pipeline: Path, runs: Path) -> None:
         assert process.poll() is None, "the job ended before it could be killed"
         assert time.monotonic() < ends
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    os.killpg(process.pid, number)
+    return process.wait()
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +118,10 @@ def test_a_killed_run_ends_with_the_same_report(whole: Path, pipeline: Path) -> 
     kill_when(lambda: any(runs.glob("states/*/shard-*.npy")), pipeline, runs)
     ingested = (run / "ingest" / "stage.json").stat().st_mtime_ns
     kill_when(lambda: (run / "finetune" / "best.pt").exists(), pipeline, runs)
+    checkpoint = run / "finetune" / "checkpoint.pt"
+    killed = checkpoint.stat().st_mtime_ns
+    ended = kill_when(lambda: checkpoint.stat().st_mtime_ns > killed, pipeline, runs, signal.SIGTERM)
+    assert ended == 128 + signal.SIGTERM
     assert not (run / "finetune" / "stage.json").exists()
     finish(pipeline, runs)
     assert (run / "ingest" / "stage.json").stat().st_mtime_ns == ingested
@@ -154,6 +162,35 @@ def test_a_change_repeats_what_depends_on_it_and_nothing_else(whole: Path, pipel
     shutil.rmtree(again)
     finish(pipeline, runs, "--set", condition)
     assert {path.name for path in (runs / "states").iterdir()} == stores
+
+
+def test_a_multilingual_whisper_from_a_directory(tmp_path: Path) -> None:
+    """The same pipeline, without weights that know anything: 51865 tokens, German."""
+    base = any_whisper.save(tmp_path / "base", 51865)
+    pipeline = write_pipeline(tmp_path)
+    settings = (f"model.base={base}", "model.language=de", "finetune.epochs=1", "finetune.strategy=lora")
+    finish(pipeline, tmp_path / "runs", *(part for setting in settings for part in ("--set", setting)))
+    run = tmp_path / "runs" / "small"
+    assert json.loads((run / "report.json").read_text())["wer"]["words"] > 20
+    adapted = load.load(str(run / "finetune" / "model"))
+    assert (adapted.language, adapted.multilingual) == ("de", True)
+    weights = [load.load(str(path)).model.state_dict() for path in (base, run / "finetune" / "model")]
+    changed = {name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])}
+    assert changed
+    assert all(name.startswith("model.decoder.layers.") for name in changed)
+
+
+def test_two_processes_finetune_under_accelerate(pipeline: Path, whole: Path) -> None:
+    """As docs/adapting.md says: encode, then launch the script."""
+    options = ["--pipeline", str(pipeline), "--runs", str(whole.parent), "--run", "team", "--set", "finetune.epochs=1"]
+    for words in (["scripts/encode.py"], [*LAUNCH, "--num_processes", "2", "scripts/finetune.py"]):
+        done = subprocess.run(
+            [sys.executable, *words, *options], cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr[-2000:]
+    curves = [files.read_jsonl(whole.parent / name / "finetune" / "curve.jsonl") for name in ("small", "team")]
+    assert curves[0][0]["dev_wer"] == curves[1][0]["dev_wer"]
+    assert (whole.parent / "team" / "finetune" / "model" / "model.safetensors").exists()
 
 
 def test_a_second_process_on_a_run_is_told_so(pipeline: Path, whole: Path) -> None:

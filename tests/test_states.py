@@ -1,14 +1,18 @@
 """Kept states: equal to the encoder's own, resumable, and damage is found."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import any_whisper
 import numpy as np
 import pytest
 import torch
+from test_pipeline import write_pipeline
 
+from speechft import config, files, stages
 from speechft.errors import InputError
-from speechft.whisper import attention, load, states, windows
+from speechft.run import Run
+from speechft.whisper import attention, load, shards, states, windows
 
 CPU = load.Device(name="cpu", precision=torch.float32, reason="tests")
 
@@ -33,7 +37,7 @@ def keep(path: Path, encoder, *, count: int = 3, rendered: list[int] | None = No
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(states, "SHARD_WINDOWS", 2)
+    monkeypatch.setattr(shards, "SHARD_WINDOWS", 2)
 
 
 def test_states_are_the_encoders_own(tmp_path: Path, encoder) -> None:
@@ -82,9 +86,38 @@ def test_key_depends_on_everything() -> None:
     assert len(keys) == 16
 
 
-def test_too_little_disk_is_an_error_before_the_first_byte(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="GB free"):
-        states.check_disk(tmp_path, 1e9)
+def test_too_little_disk_is_an_error_before_the_first_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(config.load(write_pipeline(tmp_path)), tmp_path / "runs" / "small")
+    stages.run_stages(run, ("ingest", "augment"))
+    monkeypatch.setattr(states.shutil, "disk_usage", lambda path: SimpleNamespace(free=1e6))
+    with pytest.raises(InputError, match=r"the encoder states need 0\.\d+ GB and .* has 0\.00 GB free"):
+        stages.run_stages(run, ("encode",))
+    assert not list(tmp_path.rglob("shard-*"))
+
+
+def test_a_stage_that_is_done_notices_damage(tmp_path: Path, encoder) -> None:
+    keep(tmp_path / "s", encoder)
+    assert shards.all_whole(tmp_path / "s", 3)
+    path = tmp_path / "s" / "shard-00001.npy"
+    path.write_bytes(path.read_bytes()[:-1])
+    assert not shards.all_whole(tmp_path / "s", 3)
+    path.unlink()
+    assert not shards.all_whole(tmp_path / "s", 3)
+    assert not shards.all_whole(tmp_path / "none", 3)
+
+
+def test_a_shard_gone_while_training_is_one_sentence(tmp_path: Path, encoder) -> None:
+    store = keep(tmp_path / "s", encoder)
+    (tmp_path / "s" / "shard-00001.npy").unlink()
+    with pytest.raises(InputError, match=r"shard-00001\.npy: kept states cannot be read"):
+        store.read([2])
+
+
+def test_what_a_killed_attempt_was_writing_is_removed(tmp_path: Path, encoder) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / f".shard-00000.npy.1.ab{files.TEMP_SUFFIX}").write_bytes(b"half")
+    keep(tmp_path / "s", encoder)
+    assert not list((tmp_path / "s").glob(".*"))
 
 
 def test_bfloat16_round_trip(tmp_path: Path, encoder) -> None:

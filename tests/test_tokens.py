@@ -45,10 +45,21 @@ def test_timestamps_and_previous_text_match_the_reference(vocabulary: int) -> No
     assert [label for label in made.labels if label != tokens.IGNORED] == list(body)
 
 
-def test_other_language_and_task() -> None:
-    ids = layout(51866, language="hi", task="translate")
-    names = any_whisper.tokenizer(51866).convert_ids_to_tokens(list(ids.prompt))
-    assert names == ["<|startoftranscript|>", "<|hi|>", "<|translate|>"]
+@pytest.mark.parametrize("vocabulary", [51865, 51866])
+@pytest.mark.parametrize(("language", "task"), [("hi", "translate"), ("de", "transcribe"), ("cy", "transcribe")])
+@pytest.mark.parametrize("timestamps", [False, True])
+def test_other_language_and_task(vocabulary: int, language: str, task: str, timestamps: bool) -> None:
+    reference, ids = any_whisper.reference(vocabulary, language, task), layout(vocabulary, language=language, task=task)
+    text, previous = (tuple(reference.encoding.encode(t)) for t in (" grüße", " before"))
+    segment = tokens.Segment(tokens=text, start_s=0.0, end_s=1.0)
+    made = tokens.example(ids, [segment], timestamps=timestamps, previous=previous)
+    start = reference.sot_sequence if timestamps else reference.sot_sequence_including_notimestamps
+    begin = reference.timestamp_begin
+    body = (begin, *text, begin + 50) if timestamps else text
+    assert made.decoder_input_ids == (reference.sot_prev, *previous, *start, *body)
+
+
+def test_an_unknown_language() -> None:
     with pytest.raises(InputError, match=r"<\|xx\|>"):
         layout(51866, language="xx")
 

@@ -16,6 +16,7 @@ import torch
 import transformers
 
 from speechft.adapt import retain, strategies, vocabulary
+from speechft.adapt import train as training
 from speechft.adapt.steps import Item, Recipe, epoch_steps, rate_at
 from speechft.adapt.train import train
 from speechft.errors import InputError, Stopped
@@ -54,35 +55,50 @@ def run(whisper: load.Whisper, out: Path, recipe: Recipe = RECIPE, *, texts: lis
     return train(whisper, items(whisper, texts), recipe, device=CPU, out=out, **chosen)
 
 
-@pytest.mark.parametrize("strategy", ["head", "upper", "decoder", "progressive", "lora"])
-def test_exactly_the_strategys_tensors_change(small: load.Whisper, tmp_path: Path, strategy: str) -> None:
-    """All others, the whole encoder among them, stay bit-identical."""
+def log_mels(numbers) -> torch.Tensor:
+    return torch.stack([torch.randn(80, 3000, generator=torch.Generator().manual_seed(n)) for n in numbers])
+
+
+FROM_STATES = {"inputs": states, "from_states": True}
+FROM_AUDIO = {"inputs": log_mels, "from_states": False}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "changes", "source"),
+    [
+        ("head", {}, FROM_STATES),
+        ("upper", {}, FROM_STATES),
+        ("decoder", {}, FROM_STATES),
+        ("progressive", {}, FROM_STATES),
+        ("lora", {}, FROM_STATES),
+        ("progressive", {"encoder_layers": 1}, FROM_AUDIO),
+        ("lora", {"lora_encoder": True}, FROM_AUDIO),
+        ("full", {}, FROM_AUDIO),
+    ],
+)
+def test_exactly_the_strategys_tensors_change(
+    small: load.Whisper, tmp_path: Path, strategy: str, changes: dict, source: dict
+) -> None:
+    """All others stay bit-identical; of the encoder what is not named, and always its constant positions."""
     before = {name: value.clone() for name, value in small.model.state_dict().items()}
-    run(small, tmp_path / "out", dataclasses.replace(RECIPE, strategy=strategy))
+    run(small, tmp_path / "out", dataclasses.replace(RECIPE, strategy=strategy, **changes), **source)
     after = small.model.state_dict()
     assert set(after) == set(before)
     changed = {name for name in after if not torch.equal(after[name], before[name])}
     if strategy == "lora":
         matrices = ("q_proj.weight", "k_proj.weight", "v_proj.weight", "out_proj.weight", "fc1.weight", "fc2.weight")
-        expected = {name for name in before if name.startswith("model.decoder.layers.") and name.endswith(matrices)}
+        sides = ("model.decoder.layers.", "model.encoder.layers.")[: 2 if changes else 1]
+        expected = {name for name in before if name.startswith(sides) and name.endswith(matrices)}
     else:
         names = [name for name, _ in small.model.named_parameters()]
         expected = set(
-            strategies.trainable(names, strategy, decoder_layers=2, encoder_layers=2, upper_layers=1, epoch=1)
-        )
+            strategies.trainable(
+                names, strategy, decoder_layers=2, encoder_layers=2, upper_layers=1, epoch=1,
+                thaw_encoder_layers=changes.get("encoder_layers", 0),
+            )
+        )  # fmt: skip
         expected |= {"proj_out.weight"} if strategies.TOKENS in expected else set()  # the same tensor
     assert changed == expected
-
-
-def test_full_moves_the_encoder_but_not_its_constant_positions(small: load.Whisper, tmp_path: Path) -> None:
-    before = {name: value.clone() for name, value in small.model.state_dict().items()}
-    features = lambda numbers: torch.randn(len(numbers), 80, 3000)  # noqa: E731
-    recipe = dataclasses.replace(RECIPE, strategy="full", epochs=1)
-    run(small, tmp_path / "out", recipe, inputs=features, from_states=False)
-    after = small.model.state_dict()
-    assert not torch.equal(after["model.encoder.conv1.weight"], before["model.encoder.conv1.weight"])
-    name = "model.encoder.embed_positions.weight"
-    assert torch.equal(after[name], before[name])
 
 
 @pytest.fixture
@@ -277,10 +293,30 @@ def test_adapters_are_counted_before_there_are_any(small: load.Whisper) -> None:
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected > 0
 
 
-def test_not_a_number_stops_with_step_rate_and_windows(small: load.Whisper, tmp_path: Path) -> None:
+def test_not_a_number_stops_with_step_rows_and_rate(small: load.Whisper, tmp_path: Path) -> None:
     broken = lambda numbers: torch.full((len(numbers), 1500, 64), float("nan"))  # noqa: E731
-    with pytest.raises(InputError, match=r"step 0 .*learning rate"):
-        run(small, tmp_path / "out", inputs=broken)
+    with pytest.raises(InputError, match=r"step 0 \(rows clip-\d, clip-\d; learning rate 1\.00e"):
+        run(small, tmp_path / "out", inputs=broken, name_of="clip-{}".format)
+
+
+def test_tensorboard_gets_every_step_and_evaluation(
+    small: load.Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[tuple[str, int]] = []
+
+    class Writer:
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            assert isinstance(value, float)
+            written.append((name, step))
+
+        def close(self) -> None:
+            written.append(("closed", 0))
+
+    monkeypatch.setattr(training, "_tensorboard", lambda out: Writer())
+    state = run(small, tmp_path / "out")
+    assert [step for name, step in written if name == "loss"] == list(range(1, state.step + 1))
+    assert [step for name, step in written if name == "dev_wer"] == [row["step"] for row in state.curve[1:]]
+    assert written[-1] == ("closed", 0)
 
 
 def test_the_best_evaluation_is_kept_and_patience_stops(small: load.Whisper, tmp_path: Path) -> None:

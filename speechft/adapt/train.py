@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
+NAMED = 8  # windows of a step whose rows a message names
 SAVE_EVERY_S = 600.0  # a kill in the middle of a long epoch loses no more than this
 
 
@@ -49,6 +50,7 @@ def train(
     evaluate: Callable[[], dict[str, float]],
     out: Path,
     team: Team | None = None,
+    name_of: Callable[[int], str] = str,
     say: Callable[[str], None] = lambda text: None,
     progress: Callable[[int, int, float], None] = lambda step, total, loss: None,
 ) -> Standing:
@@ -61,6 +63,7 @@ def train(
         evaluate: scores the model as it stands on dev by generating: at least `{"dev_wer": ...}`.
         out: folder for `checkpoint.pt` (resumed from when present), `best.pt`, `curve.jsonl`, and `adapter` (LoRA).
         team: the processes that train together.
+        name_of: which rows a window number holds, for error messages.
 
     Raises:
         InputError: nothing to train on, the loss is not finite or grows (step, rows and rate are named), or one
@@ -70,8 +73,9 @@ def train(
     if not any(not item.replay for item in items):
         raise InputError("finetune: no training windows are left; look at rejects.jsonl in the ingest folder")
     loop = Loop(
-        whisper, recipe, device=device, inputs=inputs, from_states=from_states, out=out, team=team or Team(), say=say
-    )
+        whisper, recipe, device=device, inputs=inputs, from_states=from_states, out=out, team=team or Team(),
+        name_of=name_of, say=say,
+    )  # fmt: skip
     state = loop.resume()
     if not state.curve:
         state.curve.append({"epoch": 0, "step": 0, **loop.team.told(evaluate() if loop.team.first else {})})
@@ -105,10 +109,11 @@ class Loop:
 
     def __init__(
         self, whisper: Whisper, recipe: Recipe, *, device: Device, inputs: Callable[[Sequence[int]], torch.Tensor],
-        from_states: bool, out: Path, team: Team, say: Callable[[str], None] = lambda text: None,
+        from_states: bool, out: Path, team: Team, name_of: Callable[[int], str] = str,
+        say: Callable[[str], None] = lambda text: None,
     ) -> None:  # fmt: skip
         self.whisper, self.recipe, self.device, self.inputs = whisper, recipe, device, inputs
-        self.from_states, self.out, self.team, self.say = from_states, out, team, say
+        self.from_states, self.out, self.team, self.name_of, self.say = from_states, out, team, name_of, say
         self.core = whisper.model.to(device.name)
         self.attending = passes.attention_kind(device, from_states=from_states)
         self.base = copy.deepcopy(self.core.model).requires_grad_(False) if recipe.distil > 0 else None
@@ -202,11 +207,11 @@ class Loop:
         if signals and not self.stopping.asked:  # another process was asked
             self.stopping.asked = signal.SIGTERM
         if not math.isfinite(loss) or self.state.diverges(loss):
-            where = ", ".join(str(item.number) for item in chunk[:8])
+            where = ", ".join(self.name_of(item.number) for item in chunk[:NAMED]) + ", ..." * (len(chunk) > NAMED)
             raise InputError(
                 f"finetune: the loss is {loss:.3g}{'' if not math.isfinite(loss) else ', and growing,'} at step "
-                f"{self.state.step} (windows {where}, learning rate {rate:.2e}); lower finetune.learning_rate. The "
-                f"last good checkpoint is {self.out / 'checkpoint.pt'}"
+                f"{self.state.step} (rows {where}; learning rate {rate:.2e}); lower finetune.learning_rate. The "
+                f"last good checkpoint is {self.out / 'checkpoint.pt'} until then: other settings begin anew"
             )
         trained = self.trained
         self.team.add_gradients(trained)
@@ -221,13 +226,17 @@ class Loop:
     def _backward(
         self, mine: Sequence[tuple[Item, tokens.Example]], features: torch.Tensor, divisors: tuple[int, int]
     ) -> float:
-        """Gradients of this process's windows, in as many passes as memory asks for."""
+        """Gradients of this process's windows, in as many passes as memory asks for, like lengths together."""
         size = min(-(-len(mine) // self.parts), self.pass_windows)
+        order = list(range(len(mine)))
+        if size < len(mine):  # each pass is padded to its own longest label: a tenth less time
+            order.sort(key=lambda index: len(mine[index][1].labels))
         total = 0.0
         for start in range(0, len(mine), size):
-            part = mine[start : start + size]
+            chosen = order[start : start + size]
+            part = [mine[index] for index in chosen]
             inputs, labels = tokens.collate([example for _, example in part], end=self.whisper.ids.end)
-            heard = self._masked(features[start : start + size].to(self.device.name), [item for item, _ in part])
+            heard = self._masked(features[chosen].to(self.device.name), [item for item, _ in part])
             with attention.implemented(self.core, self.attending):
                 loss = self._loss(
                     heard,

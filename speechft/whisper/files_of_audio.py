@@ -6,21 +6,24 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from speechft import audio
+from speechft.progress import Progress
+from speechft.run import told_device
 from speechft.whisper import decode, load
 
 
 def transcribe(
     paths: Sequence[Path], *, model: str = "nano", language: str | None = None
 ) -> Iterator[tuple[Path, str]]:
-    """Yield each file with its transcript.
+    """Yield each file with its transcript; device and progress are told in the log.
 
     Raises:
         InputError: the model or a file cannot be used.
     """
     for path in paths:
         audio.probe(path)  # a missing file is told before the model is loaded
-    whisper, device = load.load(model, language=language), load.choose_device()
+    whisper, device = load.load(model, language=language), told_device()
     for path in paths:
         pieces = list(decode.thirty_second_pieces(audio.read(path)))
-        texts = decode.from_audio(whisper, pieces, device=device)
+        with Progress(path.name) as tell:
+            texts = decode.from_audio(whisper, pieces, device=device, progress=tell.part(0, len(pieces)))
         yield path, " ".join(text for text in texts if text)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -23,13 +22,10 @@ import torch
 
 from speechft import files
 from speechft.errors import InputError
-from speechft.whisper import attention, windows
+from speechft.whisper import attention, shards, windows
 from speechft.whisper.load import Device
 
-logger = logging.getLogger(__name__)
-
 FORMAT = 2
-SHARD_WINDOWS = 64
 MAX_RENDERERS = 16
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -43,17 +39,23 @@ class Store:
     dtype: str
 
     def read(self, numbers: Sequence[int]) -> torch.Tensor:
-        """States of some windows, float16 or bfloat16, shape (len(numbers), 1500, d_model)."""
+        """States of some windows, float16 or bfloat16, shape (len(numbers), 1500, d_model).
+
+        Raises:
+            InputError: a shard is gone or cut short.
+        """
         rows = []
         for number in numbers:
-            shard = np.load(self.path / _shard_name(number // SHARD_WINDOWS), mmap_mode="r")
-            rows.append(torch.from_numpy(np.array(shard[number % SHARD_WINDOWS])))
+            path = shards.shard_path(self.path, number // shards.SHARD_WINDOWS)
+            try:
+                shard = np.load(path, mmap_mode="r")
+            except (OSError, ValueError) as error:
+                raise InputError(
+                    f"{path}: kept states cannot be read ({error}); the same command encodes them again"
+                ) from error
+            rows.append(torch.from_numpy(np.array(shard[number % shards.SHARD_WINDOWS])))
         states = torch.stack(rows)
         return states.view(torch.bfloat16) if self.dtype == "bfloat16" else states
-
-
-def _shard_name(shard: int) -> str:
-    return f"shard-{shard:05d}.npy"
 
 
 def key(encoder_hash: str, plan: object, *, dtype: str, precision: str) -> str:
@@ -115,11 +117,12 @@ def keep(
         the complete store.
     """
     path.mkdir(parents=True, exist_ok=True)
+    shards.remove_unfinished(path)
     encoder.to(device.name).eval()
     with ThreadPoolExecutor(max_workers=_renderers(device)) as pool:
-        for shard in range((count + SHARD_WINDOWS - 1) // SHARD_WINDOWS):
-            numbers = range(shard * SHARD_WINDOWS, min(count, (shard + 1) * SHARD_WINDOWS))
-            if not _is_whole(path, shard, len(numbers)):
+        for shard in range(shards.shards_of(count)):
+            numbers = shards.numbers_of(shard, count)
+            if not shards.is_whole(path, shard, len(numbers)):
                 _write_shard(path, shard, numbers, render, encoder, n_mels, device, dtype, batch, pool, progress)
             progress(numbers.stop)
     return Store(path=path, count=count, dtype=dtype)
@@ -128,21 +131,6 @@ def keep(
 def _renderers(device: Device) -> int:
     """Threads that read audio and make log-mels: one keeps up with an encoder on CPU, which needs the cores itself."""
     return 1 if device.name == "cpu" else max(1, min(MAX_RENDERERS, (os.cpu_count() or 2) - 1))
-
-
-def _is_whole(path: Path, shard: int, rows: int) -> bool:
-    """Whether a shard's record and bytes agree; a damaged shard is told and redone."""
-    record_path, data_path = (path / _shard_name(shard)).with_suffix(".json"), path / _shard_name(shard)
-    if not record_path.exists() or not data_path.exists():
-        return False
-    record = files.read_json(record_path)
-    stat = data_path.stat()
-    if record["rows"] == rows and stat.st_size == record["size"]:
-        untouched = stat.st_mtime_ns == record["mtime_ns"]
-        if untouched or files.sha256(data_path) == record["sha256"]:
-            return True
-    logger.warning("%s: the shard is damaged and is encoded again", data_path)
-    return False
 
 
 def _write_shard(
@@ -157,17 +145,9 @@ def _write_shard(
         progress(numbers.start + start + len(features))
     states = torch.cat(rows)
     array = (states.view(torch.int16) if dtype == "bfloat16" else states).numpy()
-    data_path = path / _shard_name(shard)
-    with files.atomic_write(data_path, "wb") as file:
+    with files.atomic_write(shards.shard_path(path, shard), "wb") as file:
         np.save(file, array)
-    stat = data_path.stat()
-    record = {
-        "rows": len(array),
-        "size": stat.st_size,
-        "mtime_ns": stat.st_mtime_ns,
-        "sha256": files.sha256(data_path),
-    }
-    files.write_json(data_path.with_suffix(".json"), record)
+    shards.write_record(path, shard, len(array))
 
 
 def _features(render: Callable[[int], np.ndarray], number: int, n_mels: int) -> torch.Tensor:

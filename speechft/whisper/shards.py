@@ -1,0 +1,66 @@
+"""Shards of kept states on disk: `shard-00000.npy`, and beside it a record of its bytes, written last.
+
+Without PyTorch, so that a run that is up to date can say so at once.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from speechft import files
+
+logger = logging.getLogger(__name__)
+
+SHARD_WINDOWS = 64
+
+
+def shard_path(store: Path, shard: int) -> Path:
+    """Where a shard lies."""
+    return store / f"shard-{shard:05d}.npy"
+
+
+def numbers_of(shard: int, count: int) -> range:
+    """The windows of a shard in a store of `count`."""
+    return range(shard * SHARD_WINDOWS, min(count, (shard + 1) * SHARD_WINDOWS))
+
+
+def shards_of(count: int) -> int:
+    """How many shards `count` windows take."""
+    return -(-count // SHARD_WINDOWS)
+
+
+def is_whole(store: Path, shard: int, rows: int) -> bool:
+    """Whether a shard's record and bytes agree; a damaged one is told. The checksum is made again where size or time
+    differ."""
+    data_path = shard_path(store, shard)
+    record_path = data_path.with_suffix(".json")
+    if not record_path.exists() or not data_path.exists():
+        return False
+    record = files.read_json(record_path)
+    stat = data_path.stat()
+    if record["rows"] == rows and stat.st_size == record["size"]:
+        untouched = stat.st_mtime_ns == record["mtime_ns"]
+        if untouched or files.sha256(data_path) == record["sha256"]:
+            return True
+    logger.warning("%s: the shard is damaged and is encoded again", data_path)
+    return False
+
+
+def all_whole(store: Path, count: int) -> bool:
+    """Whether every shard of a store is there and undamaged."""
+    return all(is_whole(store, shard, len(numbers_of(shard, count))) for shard in range(shards_of(count)))
+
+
+def write_record(store: Path, shard: int, rows: int) -> None:
+    """Record a shard that is written whole."""
+    data_path = shard_path(store, shard)
+    stat = data_path.stat()
+    record = {"rows": rows, "size": stat.st_size, "mtime_ns": stat.st_mtime_ns, "sha256": files.sha256(data_path)}
+    files.write_json(data_path.with_suffix(".json"), record)
+
+
+def remove_unfinished(store: Path) -> None:
+    """Remove what a killed attempt was writing."""
+    for path in store.glob(f".*{files.TEMP_SUFFIX}"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,52 @@
+"""The command: what it cannot use is one readable sentence and exit status 2."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from speechft.cli import main
+
+PROJECT = Path(__file__).resolve().parent.parent
+DEMO = str(PROJECT / "pipelines" / "demo.toml")
+SPEECH = str(next((PROJECT / "manifests" / "clinical" / "audio").rglob("*.*")))
+
+
+def pipeline(folder: Path, rows: str) -> str:
+    (folder / "rows.jsonl").write_text(rows)
+    path = folder / "p.toml"
+    path.write_text(f'[data]\ntrain = "{folder}/rows.jsonl"\ntest = "{folder}/rows.jsonl"\n')
+    return str(path)
+
+
+ROW = json.dumps({"audio_filepath": "none.wav", "text": "one"})
+CASES = {
+    "no pipeline file": (["run", "--pipeline", "{folder}/none.toml"], "none.toml: cannot be read"),
+    "an unknown setting": (["run", "--pipeline", DEMO, "--set", "finetune.nope=1"], "unknown setting finetune.nope"),
+    "a wrong value": (["run", "--pipeline", DEMO, "--set", "finetune.epochs=0"], "finetune.epochs"),
+    "a run that cannot be written": (["run", "--pipeline", DEMO, "--runs", "{folder}/file"], "cannot be written"),
+    "an empty file": (["transcribe", "{folder}/empty.wav"], "empty.wav"),
+    "no such model": (["transcribe", SPEECH, "--model", "./nowhere"], "no such directory"),
+    "no such audio": (["transcribe", "{folder}/none.wav"], "none.wav"),
+    "no audio named": (["transcribe"], "name audio files"),
+    "no reference": (["score", "--reference", "{folder}/none.jsonl", "--hypothesis", "{folder}/file"], "none.jsonl"),
+    "a broken line": (["ingest", "--pipeline", "{broken}", "--runs", "{folder}/runs"], "rows.jsonl"),
+    "no usable row": (["ingest", "--pipeline", "{unusable}", "--runs", "{folder}/runs"], "no usable row is left"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_readable_sentence_and_status_2(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    (tmp_path / "empty.wav").write_bytes(b"")
+    made = {name: tmp_path / name for name in ("b", "u")}
+    for folder in made.values():
+        folder.mkdir()
+    named = {
+        "folder": tmp_path, "broken": pipeline(made["b"], ROW + "\n{half"), "unusable": pipeline(made["u"], ROW + "\n"),
+    }  # fmt: skip
+    arguments, told = CASES[case]
+    assert main([argument.format(**named) for argument in arguments]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert told in said
+    assert "Traceback" not in said
