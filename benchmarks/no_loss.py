@@ -98,7 +98,7 @@ def adapt_plain(corpus: str, seed: int, twin: Path) -> Path:
     model.config.use_cache = False
 
     def sound(row: Utterance) -> np.ndarray:
-        return audio.read(row.audio_filepath, offset_s=row.offset, duration_s=row.duration)
+        return audio.read(row.audio_filepath or "", offset_s=row.offset, duration_s=row.duration)
 
     def labels(row: Utterance) -> torch.Tensor:
         text = tokens.encode_text(whisper.tokenizer, row.text or "")
@@ -116,7 +116,7 @@ def adapt_plain(corpus: str, seed: int, twin: Path) -> Path:
         return {"input_features": torch.stack([row["input_features"] for row in batch]), "labels": padded}
 
     class KeepBest(TrainerCallback):
-        def on_epoch_end(self, _: Any, state: Any, __: Any, **___: Any) -> None:
+        def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
             epoch = round(state.epoch)
             if epoch % max(1, settings["epochs"] // MEASURED_TIMES) and epoch != settings["epochs"]:
                 return
@@ -162,7 +162,7 @@ def transcribe(run: Path, test: Sequence[Utterance]) -> dict[str, list[Utterance
     from speechft.whisper import decode, load, windows
 
     whisper, device = load.load(str(run / "finetune" / "model")), load.choose_device()
-    heard = {row.id: audio.read(row.audio_filepath, offset_s=row.offset, duration_s=row.duration) for row in test}
+    heard = {row.id: audio.read(row.audio_filepath or "", offset_s=row.offset, duration_s=row.duration) for row in test}
 
     def told(identity: str, group: Sequence[Utterance], hypothesis: str) -> Utterance:
         text = " ".join(row.text or "" for row in group)
@@ -171,7 +171,7 @@ def transcribe(run: Path, test: Sequence[Utterance]) -> dict[str, list[Utterance
     single = decode.from_audio(whisper, [heard[row.id] for row in test], device=device)
     found = {KINDS[0]: [dataclasses.replace(row, hypothesis=h) for row, h in zip(test, single, strict=True)]}
     packed = windows.pack(
-        test,
+        list(test),
         name="test",
         view=0,
         seed=1,

@@ -14,6 +14,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from speechft import text
@@ -29,12 +30,18 @@ ODD_WORDS = """
 TERMS = [Term(term=f"word{index}xyz") for index in range(200)]
 
 
+def total_length(normaliser: Callable[[str], Any], texts: list[str]) -> int:
+    """Normalise every line."""
+    return sum(len(normaliser(line)) for line in texts)
+
+
 def make_text(words: int, *, seed: int) -> tuple[dict[str, str], dict[str, str]]:
     """Return references and hypotheses, id to text, of about so many words in rows of 5 to 25."""
     choose = random.Random(seed)
     vocabulary = ["".join(choose.choices("abcdefghijklmnoprstuvw", k=choose.randint(2, 9))) for _ in range(20_000)]
     vocabulary += [term.term for term in TERMS]
-    references, hypotheses = {}, {}
+    references: dict[str, str] = {}
+    hypotheses: dict[str, str] = {}
     written = 0
     while written < words:
         reference = []
@@ -79,15 +86,15 @@ def main() -> int:
     texts = [*references.values(), *hypotheses.values()]
     for name in text.NAMES:
         normaliser = text.get(name, TERMS)
-        timed(f"normalise both sides: {name}", lambda n=normaliser: [len(n(line)) for line in texts])
+        timed(f"normalise both sides: {name}", partial(total_length, normaliser, texts))
     rows = timed("align", lambda: [row.errors for row in wer.align(references, hypotheses, str.split)])
     errors, words = wer.counts(rows)
     for what, groups in (("rows", list(references)), ("100 speakers", [i % 100 for i in range(len(rows))])):
         timed(
             f"{arguments.resamples} resamples of {what}",
-            lambda g=groups: paired_bootstrap(errors, errors, words, g, resamples=arguments.resamples, seed=1),
+            partial(paired_bootstrap, errors, errors, words, groups, resamples=arguments.resamples, seed=1),
         )
-    known = {"audio_filepath": None, "duration": 5.0}
+    known: dict[str, Any] = {"audio_filepath": None, "duration": 5.0}
     before = [
         Utterance(id=row_id, text=reference, hypothesis=hypotheses[row_id], speaker=f"s{index % 100}", **known)
         for index, (row_id, reference) in enumerate(references.items())

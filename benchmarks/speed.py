@@ -165,7 +165,8 @@ def ours(size: str, precision: str, device: str) -> dict[str, Any]:
     ]
     folder = ROOT / "states" / f"{size}-{precision}"
     shutil.rmtree(folder, ignore_errors=True)
-    packed, view_s, view_outside_s, stores, items, disk = [], [], [], [], [], 0.0
+    packed: list[Any] = []
+    view_s, view_outside_s, stores, items, disk = [], [], [], [], 0.0
     original = states.encode
     states.encode = timed(original)  # type: ignore[assignment]
     encoder = model.model.encoder

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import everyday_grammar
 import tokenizers
@@ -37,7 +38,8 @@ def make_tokenizer(texts: list[str]) -> transformers.WhisperTokenizer:
 
 
 def make_model(tokenizer: transformers.WhisperTokenizer, *, seed: int) -> transformers.WhisperForConditionalGeneration:
-    ids = tokenizer.convert_tokens_to_ids
+    ids: Any = tokenizer.convert_tokens_to_ids
+    end = ids("<|endoftext|>")
     config = transformers.WhisperConfig(
         vocab_size=TEXT_TOKENS + len(SPECIAL) + len(TIMESTAMPS),
         num_mel_bins=80,
@@ -51,9 +53,9 @@ def make_model(tokenizer: transformers.WhisperTokenizer, *, seed: int) -> transf
         max_source_positions=1500,
         max_target_positions=448,
         dropout=0.0,
-        bos_token_id=ids("<|endoftext|>"),
-        eos_token_id=ids("<|endoftext|>"),
-        pad_token_id=ids("<|endoftext|>"),
+        bos_token_id=end,
+        eos_token_id=end,
+        pad_token_id=end,
         decoder_start_token_id=ids("<|startoftranscript|>"),
         begin_suppress_tokens=None,
         suppress_tokens=None,

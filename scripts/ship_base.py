@@ -38,7 +38,7 @@ def measure(model: Path, data: Path, *, rows: int | None) -> dict[str, dict[str,
     for role in ROLES:
         held = manifest.read(data / f"{role}.jsonl")[:rows]
         held = sorted(held, key=lambda row: row.duration or 0.0)
-        clips = [audio.read(r.audio_filepath, offset_s=r.offset, duration_s=r.duration) for r in held]
+        clips = [audio.read(r.audio_filepath or "", offset_s=r.offset, duration_s=r.duration) for r in held]
         texts = decode.from_audio(whisper, clips, device=device, batch=16)
         references = {r.id: r.text or "" for r in held}
         errors = wer.total(
