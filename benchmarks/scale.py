@@ -66,7 +66,8 @@ def write_rows(count: int, folder: Path) -> Path:
     path.write_text(
         f"[model]\nbase = '{ROOT / 'base'}'\n"
         f"[data]\n{named}\nallow_leaks = ['near_text']\n[augment]\nviews = 1\n[augment.noise]\np = 1.0\n"
-        "kinds = ['pink']\n[finetune]\nepochs = 2\npatience = 9\nalphas = [1.0]\nprevious_share = 0.0\n"
+        "kinds = ['pink']\n[encode]\nsingle_share = 0.1\n"
+        "[finetune]\nepochs = 2\npatience = 9\nalphas = [1.0]\nprevious_share = 0.0\n"
     )
     return path
 

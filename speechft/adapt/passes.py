@@ -21,11 +21,11 @@ def attention_kind(device: Device, *, from_states: bool) -> str | None:
 def windows_at_once(device: Device, d_model: int) -> int:
     """Windows that go through the decoder at once.
 
-    A step's windows are split on CPU where that saves memory at little cost: tiny in float32 takes 2.1 GB for 2.3 and
-    3 % more time, base in bf16 2.9 GB for 3.2 and no more time. Narrow models in bf16 need the whole step to keep the
-    products busy (tiny: 10 % more time).
+    A step's windows are split on CPU where that saves memory at little cost: sorted by label length, tiny takes 2 %
+    more time in bf16 and none in float32 (docs/benchmarks/step.md). Models narrower than any released one need the
+    whole step to keep the products busy.
     """
-    narrow = device.precision == torch.bfloat16 and d_model < 512
+    narrow = device.precision == torch.bfloat16 and d_model < 384
     return 4 if device.name == "cpu" and not narrow else sys.maxsize
 
 
