@@ -38,14 +38,17 @@ $(STAGES) synth: $(READY) pipeline-named
 pipeline-named:
 	@test -n "$(PIPELINE)" || { echo "name a pipeline: make $(MAKECMDGOALS) PIPELINE=pipelines/demo.toml" >&2; exit 2; }
 
+# A test file a core at a time, each test on one thread.
+TESTS := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile
+
 test: $(READY) ## all tests
-	@$(BIN)/python -m pytest
+	@$(TESTS)
 
 check: $(READY) ## format, lint, types, tests
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest
+	@$(TESTS)
 
 format: $(READY) ## rewrite the code in the house format
 	@$(BIN)/ruff format .

@@ -3,7 +3,7 @@
     python benchmarks/step.py                     # tiny and base, bf16 and fp32
 
 Seconds are medians. Only what pays is in the loop: AdamW fused, the loss over the vocabulary in pieces, and on CPU in
-bf16 plain attention. Writes docs/benchmarks/step.md.
+bf16 plain attention, and like label lengths share a pass. Writes docs/benchmarks/step.md.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -50,21 +49,9 @@ def plain_loss(hidden: Any, weight: Any, labels: Any, *, share: float, teacher: 
     return share * nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
 
 
-def by_length(loop: Loop) -> Callable[..., float]:
-    """Two passes, short labels and long ones, so that little is padded."""
-    whole = loop._backward
-
-    def run(mine: Any, features: torch.Tensor, divisors: tuple[int, int]) -> float:
-        middle = sum(len(example.labels) for _, example in mine) / len(mine)
-        groups = [[i for i, (_, e) in enumerate(mine) if (len(e.labels) > middle) == long] for long in (False, True)]
-        return sum(whole([mine[i] for i in group], features[group], divisors) for group in groups if group)
-
-    return run
-
-
 NAMES = (
     "as it is", "AdamW not fused", "vocabulary at once", "PyTorch's attention", "plain attention", "one pass",
-    "passes of four windows", "passes by label length", "gradient checkpointing", "compiled decoder",
+    "passes of four windows", "gradient checkpointing", "compiled decoder",
 )  # fmt: skip
 
 
@@ -97,16 +84,13 @@ def measure(size: str, precision: str, times: int) -> dict[str, float]:
         )
         loop.thaw()
         loop.model.train()
-        as_it_is, fused, loss = loop._backward, loop.optimizer, vocabulary.loss
+        fused, loss = loop.optimizer, vocabulary.loss
         attending, passing = loop.attending, loop.pass_windows
         unfused = torch.optim.AdamW(loop.trained, lr=1e-6)
         decoder_forward = loop.core.model.decoder.forward
         compiled = torch.compile(decoder_forward, dynamic=True)
 
         def variant(name: str) -> None:
-            loop._backward = as_it_is  # type: ignore[method-assign]
-            if name == "passes by label length":
-                loop._backward = by_length(loop)  # type: ignore[method-assign]
             loop.optimizer = unfused if name == "AdamW not fused" else fused
             vocabulary.loss = plain_loss if name == "vocabulary at once" else loss  # type: ignore[assignment]
             loop.attending = {"PyTorch's attention": "sdpa", "plain attention": "eager"}.get(name, attending)
@@ -141,7 +125,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", action="append", choices=("tiny", "base", "small"))
     parser.add_argument("--precision", action="append", choices=("bfloat16", "float32"))
-    parser.add_argument("--times", type=int, default=12)
+    parser.add_argument("--times", type=int, default=8)
     options = parser.parse_args()
     kinds = [(s, p) for s in options.size or ("tiny", "base") for p in options.precision or ("bfloat16", "float32")]
     columns = {f"{size}, {precision}": measure(size, precision, options.times) for size, precision in kinds}
