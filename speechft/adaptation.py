@@ -23,7 +23,7 @@ from speechft.adapt.train import train
 from speechft.errors import InputError
 from speechft.manifest import Utterance
 from speechft.progress import Progress
-from speechft.run import CHOOSING, REPORTED, Run, told_device
+from speechft.run import CHOOSING, REPORTED, Run
 from speechft.score import terms as term_lists
 from speechft.score import wer
 from speechft.score.score import units
@@ -49,7 +49,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
         return make_base(run, out)
     if run.pipeline.finetune.strategy == "prompt":
         return choose_prompt(run, out)
-    whisper, device = run.load_base(), told_device()
+    whisper, device = run.load_base(), load.told_device()
     base = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
     whisper.trained = True
     recipe = recipe_of(run, whisper)
@@ -112,7 +112,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
 
 def make_base(run: Run, out: Path) -> dict[str, Any]:
     """Train from the random weights of `model.base`; nothing is chosen, so there is no blend and no early stop."""
-    settings, device = run.pipeline.finetune, told_device()
+    settings, device = run.pipeline.finetune, load.told_device()
     whisper = run.load_base()
     rows = manifest.read(run.dir / "augment" / "train.jsonl")
     with Progress("features") as tell:
@@ -138,7 +138,7 @@ def choose_prompt(run: Run, out: Path) -> dict[str, Any]:
     Raises:
         InputError: there is no term list.
     """
-    whisper, device = run.load_base(), told_device()
+    whisper, device = run.load_base(), load.told_device()
     texts = [row.text or "" for row in run.rows("train")]
     terms = prompts.order(_term_texts(run), texts)
     if not terms:
@@ -378,7 +378,7 @@ def transcribe_reported(run: Run, out: Path) -> dict[str, Any]:
     Where the base may not write tokens that the test set needs (`/ # (`), before_released.jsonl holds what it writes
     once it may, so that a gain by training is told from a gain by leave to write.
     """
-    device = told_device()
+    device = load.told_device()
     base = run.load_base()
     adapted = load.load(str(run.dir / "finetune" / "model"), language=base.language, task=base.task)
     adapted.trained = True

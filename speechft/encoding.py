@@ -14,7 +14,7 @@ from speechft import audio, files, manifest
 from speechft.augment.balance import round_of
 from speechft.manifest import Utterance
 from speechft.progress import Progress
-from speechft.run import CHOOSING, REPORTED, Run, told_device
+from speechft.run import CHOOSING, REPORTED, Run
 from speechft.whisper import load, states, tokens, windows
 from speechft.whisper.load import Whisper
 from speechft.whisper.windows import Placed, Window
@@ -33,7 +33,7 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     Raises:
         InputError: the base cannot be loaded, or the disk is too small.
     """
-    whisper, device = run.load_base(), told_device()
+    whisper, device = run.load_base(), load.told_device()
     planned, rejects = plan_windows(run, whisper) if run.learns_from in ("states", "audio") else ([], [])
     decoded = {"choosing": run.evaluated(*CHOOSING), "reported": run.evaluated(*REPORTED)}
     singles = {name: [row for rows in roles.values() for row in rows] for name, roles in decoded.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,9 +12,7 @@ from speechft.config import Pipeline
 from speechft.manifest import Utterance
 
 if TYPE_CHECKING:
-    from speechft.whisper.load import Device, Whisper
-
-log = logging.getLogger(__name__)
+    from speechft.whisper.load import Whisper
 
 FORMATS = {
     "ingest": 1,
@@ -111,12 +108,3 @@ class Run:
         encoded = self.dir / "encode" / files.STAGE_FILE  # without a pinned revision, the one whose states were kept
         revision = model.revision or (files.read_json(encoded).get("revision") if encoded.exists() else None)
         return load.load(model.base, revision=revision, language=model.language, task=model.task)
-
-
-def told_device() -> Device:
-    """Where this machine computes; told in the log."""
-    from speechft.whisper import load
-
-    chosen = load.choose_device()
-    log.info("device: %s", chosen.label)
-    return chosen

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from speechft import audio
 from speechft.progress import Progress
-from speechft.run import told_device
 from speechft.whisper import decode, load
 
 
@@ -21,7 +20,7 @@ def transcribe(
     """
     for path in paths:
         audio.probe(path)  # a missing file is told before the model is loaded
-    whisper, device = load.load(model, language=language), told_device()
+    whisper, device = load.load(model, language=language), load.told_device()
     for path in paths:
         pieces = list(decode.thirty_second_pieces(audio.read(path)))
         with Progress(path.name) as tell:

@@ -75,6 +75,13 @@ def choose_device() -> Device:
     return Device(name="cpu", precision=torch.float32, reason="no CUDA, no bf16 in the processor")
 
 
+def told_device() -> Device:
+    """The device chosen, told in the log."""
+    chosen = choose_device()
+    logger.info("device: %s", chosen.label)
+    return chosen
+
+
 @dataclass(kw_only=True)
 class Whisper:
     """A model with what is needed to feed it and to read it."""
