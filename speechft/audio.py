@@ -155,9 +155,9 @@ def active_level_db(samples: np.ndarray, *, sample_rate: int = SAMPLE_RATE) -> f
 
 
 def _open(path: Path) -> soundfile.SoundFile:
-    if not path.is_file():
-        raise AudioError("missing file", f"{path}: there is no such file")
     try:
+        if not path.is_file():
+            raise AudioError("missing file", f"{path}: there is no such file")
         if path.stat().st_size == 0:
             raise AudioError("empty audio", f"{path}: the file has no bytes")
         missing = _missing_bytes(path)

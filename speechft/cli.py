@@ -20,6 +20,7 @@ from typing import Any
 from speechft import __version__, config, files, stages
 from speechft.errors import InputError, Stopped
 from speechft.run import Run
+from speechft.text import DEFAULT
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -45,6 +46,12 @@ def main(arguments: list[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             sys.stdout.close()
         return 0
+    except OSError as error:  # a full disk, a folder that may not be entered, a name too long
+        if error.errno is None:  # not the system's: a fault of the program
+            raise
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"speechft: {where}{error.strerror}; mend that, and the same command goes on", file=sys.stderr)
+        return 2
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -125,7 +132,18 @@ def _score_command(commands: Any) -> None:
         type=Path,
         help="the words that matter: a term a line, or CSV or JSON Lines with term, variants, kind",
     )
-    parser.add_argument("--out", type=Path, help="folder for score.json, table.md and the .trn files of NIST's tools")
+    parser.add_argument(
+        "--general",
+        type=Path,
+        nargs="+",
+        metavar="FILE",
+        help="general speech, to see what was forgotten: its references, then its output of A and of B",
+    )
+    parser.add_argument("--train", type=Path, help="training texts, to tell seen from unseen terms")
+    parser.add_argument("--smallest-gain", type=float, metavar="X", help="a difference that matters, such as 0.02")
+    parser.add_argument(
+        "--out", type=Path, help="folder for score.json, table.md, counts by row, and the .trn files of NIST's tools"
+    )
     parser.add_argument(
         "--fail-if-worse",
         action="store_true",
@@ -192,8 +210,8 @@ def transcribe(options: argparse.Namespace) -> int:
     from speechft.whisper import files_of_audio
 
     model = options.model or "nano"
-    for path, text in files_of_audio.transcribe(options.audio, model=model, language=options.language):
-        print(f"{path}\t{text}" if len(options.audio) > 1 else text, flush=True)
+    for path, hypothesis in files_of_audio.transcribe(options.audio, model=model, language=options.language):
+        print(f"{path}\t{hypothesis}" if len(options.audio) > 1 else hypothesis, flush=True)
     return 0
 
 
@@ -201,7 +219,8 @@ def score(options: argparse.Namespace) -> int:
     """A run's hypotheses, or files named on the command line."""
     from speechft.score import command
 
-    own = [name for name in ("reference", "hypothesis", "normaliser", "terms", "out") if getattr(options, name)]
+    names = ("reference", "hypothesis", "normaliser", "terms", "general", "train", "smallest_gain", "out")
+    own = [name.replace("_", "-") for name in names if getattr(options, name)]
     if options.pipeline:
         if own:
             raise InputError(f"score: --{own[0]} is for your own files; a run's settings are its pipeline's, or --set")
@@ -215,8 +234,12 @@ def score(options: argparse.Namespace) -> int:
         raise InputError("score: give --reference and one or two files after --hypothesis, or a run's --pipeline")
     else:
         before, after = (*options.hypothesis, None)[:2]
-        chosen = {"normaliser": options.normaliser} if options.normaliser else {}
-        result = command.run(options.reference, before, after, **chosen, terms=options.terms, out=options.out)
+        if options.smallest_gain is not None and not 0 < options.smallest_gain < 1:
+            raise InputError(f"score: --smallest-gain is a fraction above 0 and below 1, got {options.smallest_gain:g}")
+        result = command.run(
+            options.reference, before, after, normaliser=options.normaliser or DEFAULT, terms=options.terms,
+            general=options.general, train=options.train, smallest_gain=options.smallest_gain, out=options.out,
+        )  # fmt: skip
         print(result["table"])
     return 1 if options.fail_if_worse and command.is_worse(result) else 0
 

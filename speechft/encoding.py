@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 
 from speechft import audio, files, manifest
 from speechft.augment.balance import round_of
+from speechft.errors import InputError
 from speechft.manifest import Utterance
 from speechft.progress import Progress
 from speechft.run import CHOOSING, REPORTED, Run
@@ -31,10 +32,12 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
         facts for the stage's record, with `counts`.
 
     Raises:
-        InputError: the base cannot be loaded, or the disk is too small.
+        InputError: the base cannot be loaded, too many labels are too long, or the disk is too small.
     """
     whisper, device = run.load_base(), load.told_device()
     planned, rejects = plan_windows(run, whisper) if run.learns_from in ("states", "audio") else ([], [])
+    files.write_jsonl(out / "rejects.jsonl", rejects)
+    _refuse_too_many(rejects, planned, allowed=run.pipeline.data.max_rejected_share, where=out / "rejects.jsonl")
     decoded = {"choosing": run.evaluated(*CHOOSING), "reported": run.evaluated(*REPORTED)}
     singles = {name: [row for rows in roles.values() for row in rows] for name, roles in decoded.items()}
     contents = {"train": planned} | {name: single_windows(rows) for name, rows in singles.items()}
@@ -63,7 +66,6 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     for name, plan in plans.items():
         ids = {"ids": [row.id for row in singles[name]]} if name in singles else {}
         files.write_json(out / f"{name}.json", plan | ids)
-    files.write_jsonl(out / "rejects.jsonl", rejects)
     files.write_jsonl(out / "windows.jsonl", (_window_row(w, run.pipeline.augment.views) for w in planned))
     clips = sum(map(len, singles.values())) + sum(len(w.placed) for w in planned)
     counts = {
@@ -73,6 +75,18 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     return {
         "counts": counts, "device": device.label, "states_gb": round(all_gb, 3), "revision": whisper.revision,
     }  # fmt: skip
+
+
+def _refuse_too_many(
+    rejects: Sequence[Mapping[str, Any]], planned: Sequence[Window], *, allowed: float, where: Path
+) -> None:
+    """Stop where more clips were rejected here than the pipeline allows."""
+    clips = len(rejects) + sum(len(window.placed) for window in planned)
+    if len(rejects) > allowed * clips:
+        raise InputError(
+            f"{len(rejects):,} of {clips:,} training clips have a label over {tokens.LABEL_LIMIT} tokens (in {where}), "
+            f"more than data.max_rejected_share = {allowed:g} allows; cut them into shorter segments"
+        )
 
 
 def plan_windows(run: Run, whisper: Whisper) -> tuple[list[Window], list[dict[str, Any]]]:
@@ -92,6 +106,7 @@ def plan_windows(run: Run, whisper: Whisper) -> tuple[list[Window], list[dict[st
                 "id": row.id,
                 "reason": "label too long",
                 "detail": f"{counts[row.id]} tokens, over {tokens.LABEL_LIMIT}",
+                "row": row.row(),
             }
             for row in rows
             if counts[row.id] > tokens.LABEL_LIMIT

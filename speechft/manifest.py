@@ -198,6 +198,7 @@ def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tupl
     if delimiter not in heading_line:  # spreadsheets in many languages write "CSV" with semicolons, others with tabs
         delimiter = next((other for other in ";\t" if other in heading_line), delimiter)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    kept = {"hypothesis"} if need_audio else {"hypothesis", "text"}  # to score, an empty cell is silence
     heading: list[str] | None = None
     while True:
         start = reader.line_num + 1
@@ -220,7 +221,7 @@ def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tupl
             yield start, {"line": cells}, f"{len(cells)} cells, but the heading has {len(heading)}"
             continue
         row = dict(zip(heading, cells, strict=True))
-        yield start, {key: cell for key, cell in row.items() if key and (cell or key == "hypothesis")}, ""
+        yield start, {key: cell for key, cell in row.items() if key and (cell or key in kept)}, ""
 
 
 def _utterance(row: dict[str, Any], folder: Path, *, need_audio: bool) -> Utterance:

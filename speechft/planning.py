@@ -43,6 +43,7 @@ def describe(run: Run) -> str:
     Raises:
         InputError: a manifest or model cannot be read.
     """
+    stages.check_ahead(run)
     pipeline, shape = run.pipeline, shape_of(run)
     settings, roles = pipeline.finetune, loads(run)
     everything = sum(load.rows for load in roles.values())

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from speechft import files, manifest
 from speechft.config import Pipeline
 from speechft.manifest import Utterance
+from speechft.whisper import source
 
 if TYPE_CHECKING:
     from speechft.whisper.load import Whisper
@@ -45,7 +46,7 @@ class Run:
         """The base model's directory when it is local: its files are inputs."""
         base = self.pipeline.model.base
         if base == "nano":
-            return [Path(__file__).resolve().parent / "models" / "nano"]
+            return [source.NANO]
         folder = Path(base).expanduser()
         return [folder] if folder.is_dir() else []
 

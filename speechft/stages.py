@@ -19,6 +19,7 @@ from speechft.errors import InputError
 from speechft.manifest import Reject
 from speechft.progress import Progress
 from speechft.run import CHOOSING, REPORTED, Run
+from speechft.whisper import source
 
 if TYPE_CHECKING:
     from speechft.augment.script import Line
@@ -62,6 +63,20 @@ def _spoken_roles(run: Run) -> tuple[str, ...]:
     dev = () if data.dev or data.train else ("dev",)
     replay = ("general_train",) if run.pipeline.synth.replay else ()
     return ("train", *dev, *(() if data.test else ("test",)), *replay)
+
+
+def check_ahead(run: Run) -> None:
+    """Check what later stages would refuse, before the first spends hours.
+
+    Raises:
+        InputError: a transform, a condition, or the directory of the base model cannot be used.
+    """
+    from speechft.augment import plan
+
+    plan.check(run.pipeline.augment.transforms, run.pipeline.conditions)
+    if run.pipeline.finetune.strategy != "scratch":
+        for folder in run.base_files:
+            source.check_directory(folder)
 
 
 def script_of(run: Run) -> dict[str, list[Line]]:
@@ -147,6 +162,9 @@ def ingest(run: Run) -> bool:
     stage = run.stage("ingest", settings=run.table("data"), inputs=inputs)
     if stage.up_to_date():
         return False
+    check_ahead(run)
+    if run.pipeline.finetune.strategy != "scratch":
+        source.find(run.pipeline.model.base, revision=run.pipeline.model.revision)
     stage.begin()
     from speechft.ingest.stage import ingest as read_and_check
 

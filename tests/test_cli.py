@@ -3,7 +3,9 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from speechft.cli import main
 
@@ -31,6 +33,18 @@ CASES = {
     "no audio named": (["transcribe"], "name audio files"),
     "no reference": (["score", "--reference", "{folder}/none.jsonl", "--hypothesis", "{folder}/file"], "none.jsonl"),
     "a broken line": (["ingest", "--pipeline", "{broken}", "--runs", "{folder}/runs"], "rows.jsonl"),
+    "a model that is none": (["transcribe", SPEECH, "--model", "{folder}/list"], "is a 'list' model"),
+    "a model without weights": (["transcribe", SPEECH, "--model", "{folder}/bare"], "holds no weights"),
+    "a name too long": (["transcribe", "{folder}/" + "x" * 300], "File name too long"),
+    "a manifest's name too long": (
+        ["ingest", "--pipeline", "{unusable}", "--set", "data.train=" + "x" * 300],
+        "File name too long",
+    ),
+    "samples that are no numbers": (["transcribe", "{folder}/nan.wav", SPEECH], "nan.wav"),
+    "a transform that is none": (
+        ["ingest", "--pipeline", DEMO, "--runs", "{folder}/runs", "--set", "augment.noize.p=1"],
+        "noize",
+    ),
     "no usable row": (["ingest", "--pipeline", "{unusable}", "--runs", "{folder}/runs"], "no usable row is left"),
 }
 
@@ -39,6 +53,11 @@ CASES = {
 def test_a_readable_sentence_and_status_2(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "file").write_text("")
     (tmp_path / "empty.wav").write_bytes(b"")
+    soundfile.write(tmp_path / "nan.wav", np.full(16000, np.nan), 16000, subtype="FLOAT")
+    for name, config in (("list", "[]"), ("bare", '{"model_type": "whisper"}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text(config)
+    (tmp_path / "list" / "model.safetensors").touch()
     made = {name: tmp_path / name for name in ("b", "u")}
     for folder in made.values():
         folder.mkdir()

@@ -50,8 +50,19 @@ def test_rows_are_divided_as_ingest_divides_them(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_directory_of_another_kind_of_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"d_model": 64}')
+    (tmp_path / "config.json").write_text('{"d_model": 64, "model_type": "whisper"}')
+    (tmp_path / "model.safetensors").touch()
     with pytest.raises(InputError, match="lacks encoder_layers"):
+        planning.describe(run_of(monkeypatch, "demo", f"model.base={tmp_path}"))
+
+
+def test_what_a_later_stage_would_refuse_is_told_by_the_plan(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="noize"):
+        planning.describe(run_of(monkeypatch, "demo", "augment.noize.p=0.5"))
+    with pytest.raises(InputError, match="nosuch"):
+        planning.describe(run_of(monkeypatch, "demo", "conditions.loud.nosuch.p=0.5"))
+    (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
+    with pytest.raises(InputError, match="holds no weights"):
         planning.describe(run_of(monkeypatch, "demo", f"model.base={tmp_path}"))
 
 

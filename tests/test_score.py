@@ -175,6 +175,8 @@ def test_japanese_is_judged_by_characters() -> None:
     assert result["cer"]["characters"] == 63
     assert result["cer"]["before"] == result["slices"][0]["before"] == pytest.approx(3 / 7)
     assert result["counts"]["before"]["substitutions"] == 27
+    assert result["raw_cer"]["before"] == result["whisper_cer"]["before"] == pytest.approx(3 / 7)
+    assert "| slice | before | after | difference in points (95 %) | characters |" in tables.markdown(result)
     assert (result["terms"]["before"]["seen_recall"], result["terms"]["after"]["recall"]) == (0.0, 1.0)
     assert "character error rate" in result["verdict"]["sentence"]
     assert result["verdict"]["outcome"] == "better"
@@ -292,7 +294,21 @@ def test_the_command_compares_two_systems(tmp_path: Path) -> None:
     )
     assert result["verdict"]["outcome"] == "better"
     assert not command.is_worse(result)
+    counts = [json.loads(line) for line in (tmp_path / "o" / "rows.jsonl").read_text().splitlines()]
+    assert sum(row["before"]["substitutions"] for row in counts) == result["counts"]["before"]["substitutions"]
+    assert [row["id"] for row in counts] == [row.id for row in utterances(3)]
     assert (tmp_path / "o" / "after.trn").exists()
+    general = [paths["reference.jsonl"], tmp_path / "after.jsonl", paths["hypothesis.csv"]]
+    lost = command.run(
+        paths["reference.jsonl"], paths["hypothesis.csv"], tmp_path / "after.jsonl", general=general, resamples=200,
+        train=paths["reference.jsonl"], terms=paths["terms.txt"],
+    )  # fmt: skip
+    assert (lost["verdict"]["outcome"], lost["verdict"]["general"]) == ("better", "over_budget")
+    assert command.is_worse(lost)
+    assert "words" in lost["verdict"]["sentence"].split("General speech")[1]
+    assert lost["terms"]["after"]["seen_said"] > 0
+    with pytest.raises(InputError, match="2 hypothesis files, got 2 files"):
+        command.run(*general, general=general[:2])
     back = command.run(paths["reference.jsonl"], tmp_path / "after.jsonl", paths["hypothesis.csv"], resamples=200)
     assert command.is_worse(back)
 
@@ -309,6 +325,16 @@ def test_the_command_names_the_file_that_does_not_fit(tmp_path: Path, content: s
     (tmp_path / "bad.jsonl").write_text(content)
     with pytest.raises(InputError, match=rf"bad\.jsonl: {message}"):
         command.run(paths["reference.jsonl"], tmp_path / "bad.jsonl")
+
+
+def test_silence_in_csv_and_alternatives_in_trn(tmp_path: Path) -> None:
+    (tmp_path / "r.csv").write_text("id,text\na,one two\nb,\n")
+    (tmp_path / "h.csv").write_text("id,text\na,one two\nb,thank you\n")
+    result = command.run(tmp_path / "r.csv", tmp_path / "h.csv", resamples=100)
+    assert (result["counts"]["silent_rows"], result["counts"]["value"]["invented"]) == (1, 2)
+    (tmp_path / "r.trn").write_text("{ c / see } d (a)\n")
+    with pytest.raises(InputError, match=r"r\.trn:1: alternatives are not read"):
+        command.run(tmp_path / "r.trn", tmp_path / "r.trn")
 
 
 def test_scoring_needs_no_torch() -> None:

@@ -57,6 +57,17 @@ def test_the_p_value_and_the_interval_agree() -> None:
     assert paired.delta.p_value == pytest.approx(0.05, abs=0.004)
 
 
+def test_two_rows_or_a_few_that_are_all_alike_have_no_interval() -> None:
+    assert bootstrap([1, 2], [0, 0], [4, 4], ["a", "b"]).delta.ci95 is None
+    assert bootstrap([1] * 4, [0] * 4, [4] * 4, list("abcd")).delta.ci95 is None
+    assert bootstrap([1] * 5, [0] * 5, [4] * 5, list("abcde")).delta.ci95 == [-0.25, -0.25]
+
+
+def test_a_speaker_of_silence_alone_is_no_group() -> None:
+    paired = bootstrap([1, 0, 2, 1, 0], [0, 0, 1, 0, 3], [4, 4, 4, 4, 0], list("abcde"))
+    assert (paired.groups, paired.drew_rows) == (4, True)
+
+
 def test_rows_are_drawn_below_five_groups() -> None:
     few = bootstrap([1.0] * 40, [0.0, 1.0] * 20, [5.0] * 40, ["a", "b", "c", "d"] * 10)
     assert (few.groups, few.drew_rows) == (40, True)

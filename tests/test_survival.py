@@ -22,10 +22,24 @@ def row(reference: str, hypothesis: str) -> Row:
         ("a b", "a b a b a b", False),
         ("a", "a b c d e f a b c d e f a b c d e f a b c d e f", True),
         ("a", "", False),
+        ("hello", "thanks for watching please subscribe to my channel " * 6, True),
     ],
 )
 def test_loops(reference: str, hypothesis: str, loop: bool) -> None:
     assert is_loop(reference.split(), hypothesis.split()) == loop
+
+
+def test_loops_that_normalising_hides_or_that_have_no_spaces() -> None:
+    spoken = row("take five", "five five five five five five five five")
+    merged = Row(
+        aligned=next(wer.align({"a": "take 5"}, {"a": "55555555"}, str.split)),
+        reference=spoken.reference,
+        hypothesis=spoken.hypothesis,
+    )
+    assert survival([merged], None)["loops"]["value"] == 1.0
+    phrase = "ご視聴ありがとうございました"
+    (aligned,) = wer.align({"a": "はい"}, {"a": phrase * 10}, wer.characters)
+    assert survival([Row(aligned=aligned, reference="はい", hypothesis=phrase * 10)], None)["loops"]["value"] == 1.0
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,8 @@ def test_minutes_needed_are_never_fewer_than_there_are() -> None:
             "about 40 minutes of test audio would show a difference of 4.0 points",
         ),
         (paired(0.4, -0.2, -0.3, -0.1, drew_rows=True), "for these speakers only"),
-        (paired(0.4, -0.2, None, None), "from a single row"),
+        (paired(0.4, -0.2, None, None, groups=1), "from a single row"),
+        (paired(0.4, -0.2, None, None, groups=2), "from 2 rows alone"),
         (None, "the test set has no reference words"),
     ],
 )

@@ -71,7 +71,9 @@ def train(
         Stopped: SIGTERM or SIGINT came; the checkpoint holds the last whole step.
     """
     if not any(not item.replay for item in items):
-        raise InputError("finetune: no training windows are left; look at rejects.jsonl in the ingest folder")
+        raise InputError(
+            "finetune: no training windows are left; look at rejects.jsonl in the ingest and encode folders"
+        )
     loop = Loop(
         whisper, recipe, device=device, inputs=inputs, from_states=from_states, out=out, team=team or Team(),
         name_of=name_of, say=say,

@@ -143,7 +143,8 @@ def _require_rows(
     for role in NAMED_ROLES:
         if roles.get(role) and not any(rows.get(name) for name in (role, *_parts(role))):
             manifests = ", ".join(map(str, roles[role]))
-            after = seen if rejects else "no row is meant for it"
+            empty = all(path.stat().st_size == 0 for path in roles[role])
+            after = seen if rejects else "it is empty" if empty else "no row is meant for it"
             raise InputError(f"data.{role}: no usable row is left in {manifests}: {after}")
     if rejects and len(rejects) > max_rejected_share * total:
         raise InputError(f"{seen}, more than data.max_rejected_share = {max_rejected_share:g} allows")

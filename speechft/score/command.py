@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,12 @@ from speechft import files, manifest
 from speechft import text as text_rules
 from speechft.errors import InputError
 from speechft.manifest import Utterance
-from speechft.score import nist, tables
+from speechft.score import nist, tables, wer
 from speechft.score.rows import language_of
 from speechft.score.score import score_run
 from speechft.score.terms import read_terms
+
+log = logging.getLogger(__name__)
 
 
 def run(
@@ -23,6 +27,8 @@ def run(
     *,
     normaliser: str = text_rules.DEFAULT,
     terms: str | Path | None = None,
+    general: Sequence[str | Path] | None = None,
+    train: str | Path | None = None,
     out: str | Path | None = None,
     smallest_gain: float | None = None,
     resamples: int = 10_000,
@@ -40,7 +46,9 @@ def run(
         hypothesis_b: the second system's output ("after"), to compare.
         normaliser: of the main numbers.
         terms: a term list.
-        out: a folder for `score.json`, `table.md` and `reference.trn`, `before.trn`, `after.trn`.
+        general: the same of general speech: its references, and as many files of hypotheses.
+        train: what the second system was trained on, to tell seen from unseen terms; mined where no list is given.
+        out: a folder for `score.json`, `table.md`, `rows.jsonl` and `reference.trn`, `before.trn`, `after.trn`.
         smallest_gain: the smallest difference that matters, a fraction.
         resamples: bootstrap draws.
         seed: of the draws.
@@ -55,11 +63,19 @@ def run(
     listed = read_terms(terms) if terms is not None else None
     before = _with_hypotheses(rows, hypothesis_a)
     after = _with_hypotheses(rows, hypothesis_b) if hypothesis_b is not None else None
+    systems = 1 if after is None else 2
+    if general is not None and len(general) != 1 + systems:
+        raise InputError(f"general speech needs references and {systems} hypothesis files, got {len(general)} files")
+    general_rows = read_references(general[0]) if general else []
+    heard = [_with_hypotheses(general_rows, path) for path in general[1:]] if general else []
     result = score_run(
         before,
         after,
+        general_before=heard[0] if heard else None,
+        general_after=heard[1] if len(heard) > 1 else None,
         normaliser=normaliser,
         terms=listed,
+        train_texts=[row.text or "" for row in read_references(train)] if train is not None else None,
         smallest_gain=smallest_gain,
         resamples=resamples,
         seed=seed,
@@ -69,6 +85,8 @@ def run(
         "hypothesis_a": hypothesis_a,
         "hypothesis_b": hypothesis_b,
         "terms": terms,
+        "train": train,
+        **dict(zip(("general_reference", "general_a", "general_b"), general or (), strict=False)),
     }
     result["inputs"] = {
         name: {"path": str(path), "sha256": files.sha256(Path(path))}
@@ -94,7 +112,7 @@ def write(
     after: list[Utterance] | None,
     normaliser: text_rules.Normaliser,
 ) -> None:
-    """Write `score.json`, `table.md` and the normalised texts as .trn files for NIST's tools."""
+    """Write `score.json`, `table.md`, counts by row, and the normalised texts as .trn files for NIST's tools."""
     speakers = {row.id: row.speaker or row.recording for row in before}
     texts = {"reference": {row.id: normaliser(row.text or "") for row in before}}
     for name, rows in (("before", before), ("after", after)):
@@ -102,9 +120,20 @@ def write(
             texts[name] = {row.id: normaliser(row.hypothesis or "") for row in rows}
     for name, lines in texts.items():
         nist.write_trn(folder / f"{name}.trn", lines, speakers)
+    by_character = result["rate"] == "cer"
+    files.write_jsonl(folder / "rows.jsonl", _counts_by_row(texts, by_character=by_character))
     with files.atomic_write(folder / "table.md") as file:
         file.write(tables.markdown(result))
     files.write_json(folder / "score.json", result)
+
+
+def _counts_by_row(texts: dict[str, dict[str, str]], *, by_character: bool) -> Iterator[dict[str, Any]]:
+    """Hits, substitutions, insertions, deletions of each row, as scored: `{id, before: {...}, after: {...}}`."""
+    split = wer.characters if by_character else str.split
+    names = [name for name in ("before", "after") if name in texts]
+    sides = [wer.align(texts["reference"], texts[name], split) for name in names]
+    for rows in zip(*sides, strict=True):
+        yield {"id": rows[0].id, **{n: dataclasses.asdict(row.errors) for n, row in zip(names, rows, strict=True)}}
 
 
 def read_references(path: str | Path) -> list[Utterance]:
@@ -140,6 +169,11 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
     if rows and all(row.hypothesis is None and row.text is None for row in rows):
         raise InputError(f"{path}: no row has `hypothesis` or `text`; give the recogniser's output in one of them")
     has_hypotheses = any(row.hypothesis is not None for row in rows)
+    if bare := [row.id for row in rows if has_hypotheses and row.hypothesis is None and row.text is not None]:
+        log.warning(
+            "%s: %s of %s rows have text but no hypothesis (such as %s); they count as empty outputs",
+            path, f"{len(bare):,}", f"{len(rows):,}", bare[0],
+        )  # fmt: skip
     return {row.id: (row.hypothesis if has_hypotheses else row.text) or "" for row in rows}
 
 

@@ -14,6 +14,7 @@ from speechft.score.wer import Aligned, Step, check_ids, count
 SUBSTITUTION, INSERTION, DELETION = 4, 3, 3
 
 _TRN_LINE = re.compile(r"(.*)\(([^()]*)\)\s*")
+_ALTERNATIVES = re.compile(r"\{[^{}]* / [^{}]*\}")
 _UNSAFE_ID = re.compile(r"[\s();]")
 
 
@@ -159,7 +160,8 @@ def read_trn(path: str | Path) -> dict[str, str]:
     """Read a .trn file: id to text, in the file's order.
 
     Raises:
-        InputError: the file cannot be read, a line has no `(id)` at its end, or an id comes twice.
+        InputError: the file cannot be read, a line has no `(id)` at its end or has alternatives (`{ a / b }`), or an id
+            comes twice.
     """
     path = Path(path)
     try:
@@ -178,6 +180,8 @@ def read_trn(path: str | Path) -> dict[str, str]:
         name = match.group(2).strip()
         if name in texts:
             raise InputError(f'{path}:{number}: the id "{name}" comes twice; rows are joined by id')
+        if found := _ALTERNATIVES.search(match.group(1)):
+            raise InputError(f"{path}:{number}: alternatives are not read; give one of {found.group()}")
         texts[name] = match.group(1).strip()
     return texts
 

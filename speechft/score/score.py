@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -115,6 +115,11 @@ def score_run(
         "cer": (_count(clean, normalised.characters), clean),
     }
     rates |= {name: (_count(clean, _Once(other).words), clean) for name, other in beside.items()}
+    if by_character:  # words say nothing there: the same normalisers by character
+        rates |= {
+            name.replace("_wer", "_cer"): (_count(clean, _Once(other).characters), clean)
+            for name, other in beside.items()
+        }
     if general and general_test:
         rates["general_wer"] = (general_test.errors(), general)
         if by_character:
@@ -141,6 +146,7 @@ def score_run(
             forgetting_budget=forgetting_budget,
             minutes=minutes,
             size=f"{result['cer']['characters']:,} characters" if by_character else f"{result['wer']['words']:,} words",
+            general_size=_general_size(result, by_character=by_character),
             rate_name="character error rate" if by_character else "word error rate",
             groups_name=kind,
         )
@@ -246,6 +252,12 @@ class _Once:
 
     def characters(self, text: str) -> list[str]:
         return wer.characters(self(text))
+
+
+def _general_size(result: Mapping[str, Any], *, by_character: bool) -> str | None:
+    """How much general speech there is, for the verdict's sentence."""
+    rate, unit = ("general_cer", "characters") if by_character else ("general_wer", "words")
+    return f"{result[rate]['words']:,} {unit}" if result.get(rate) else None
 
 
 def _rate(paired: Paired | None, errors: _Errors) -> dict[str, Any]:

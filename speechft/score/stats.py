@@ -12,6 +12,7 @@ from scipy.special import stdtr, stdtrit
 
 from speechft.score.wer import Aligned, Step
 
+MIN_DRAWN = 3  # two can agree by chance, and then nothing seems to vary
 MIN_GROUPS = 5  # with fewer speakers than this, drawing speakers says next to nothing: rows are drawn
 CONFIDENCE = 0.95
 CELLS_AT_ONCE = 2_000_000  # draws x distinct groups held in memory at one time: 16 MB
@@ -20,7 +21,7 @@ SEGMENT_GOOD_WORDS = 2  # words both systems have right that close a segment, NI
 
 @dataclass(frozen=True, kw_only=True)
 class Interval:
-    """A value and its 95 % interval; the interval is None when fewer than two groups could be drawn."""
+    """A value and its 95 % interval; the interval is None when too little was there to draw from."""
 
     value: float
     low: float | None
@@ -65,7 +66,8 @@ def paired_bootstrap(
     effective number of groups: 1.96 of them are too few when few groups are drawn (Bisani and Ney 2004 for the
     paired bootstrap of word errors; Hesterberg 2015, "What teachers should know about the bootstrap", for the
     correction). The p value is of the same t, so it is below 0.05 exactly when the interval leaves out zero.
-    A rate's interval ends at zero. With fewer than `MIN_GROUPS` groups, rows are drawn.
+    A rate's interval ends at zero. With fewer than `MIN_GROUPS` groups that have words, rows are drawn. There is no
+    interval from fewer than `MIN_DRAWN` of them, nor from fewer than `MIN_GROUPS` that are all alike.
 
     Args:
         before: numerators of the first rate per row (such as errors), shape (rows,).
@@ -87,7 +89,7 @@ def paired_bootstrap(
     number = sums.shape[1]
     first, second, difference = _rates(sums.sum(axis=1))
     estimates = np.array([first, second, difference])
-    if number < 2:
+    if number < MIN_DRAWN or (number < MIN_GROUPS and (sums == sums[:, :1]).all()):
         alone = [Interval(value=float(value), low=None, high=None) for value in estimates]
         return Paired(before=alone[0], after=alone[1], delta=alone[2], groups=number, drew_rows=drew_rows)
     draws = np.concatenate(list(_draw(sums, resamples=resamples, seed=seed)), axis=1)
@@ -124,12 +126,13 @@ def group_numbers(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
 
 def _sum_groups(columns: NDArray[np.float64], groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], bool]:
     """Add rows up by group, unless there are too few groups; order does not matter afterwards."""
-    numbers, number = group_numbers(groups)
+    said = (columns[1] > 0) | (columns[3] > 0)  # a speaker of silence alone is no group
+    used = columns[:, said]
+    numbers, number = group_numbers([group for group, counts in zip(groups, said, strict=True) if counts])
     if number < MIN_GROUPS:
-        used = columns[:, (columns[1] > 0) | (columns[3] > 0)]
         return used, True
-    sums = np.stack([np.bincount(numbers, weights=column, minlength=number) for column in columns]).astype(np.float64)
-    return sums[:, (sums[1] > 0) | (sums[3] > 0)], False
+    sums = np.stack([np.bincount(numbers, weights=column, minlength=number) for column in used]).astype(np.float64)
+    return sums, False
 
 
 def _draw(sums: NDArray[np.float64], *, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:

@@ -11,7 +11,8 @@ from typing import Any
 
 from speechft.score.wer import Aligned
 
-LOOP_WORDS = 6  # words or phrases up to this long are looked at
+LOOP_WORDS = 12  # words; phrases up to this long are looked at
+LOOP_CHARACTERS = 24  # where a language has no spaces
 LOOP_TIMES = 4  # said this often in a row, and at least twice more than in the reference, is a loop
 STOP_WORDS, STOP_SHARE = 3, 0.25  # that many reference words, and that share, missing at the end
 WRONG_SCRIPT_SHARE = 0.3  # of the letters, in scripts the reference does not use
@@ -52,16 +53,24 @@ def survival(before: Sequence[Row], after: Sequence[Row] | None) -> dict[str, di
     return result
 
 
-def is_loop(reference: Sequence[str], hypothesis: Sequence[str]) -> bool:
+def is_loop(reference: Sequence[str], hypothesis: Sequence[str], *, longest: int = LOOP_WORDS) -> bool:
     """Say whether the hypothesis repeats a word or a phrase over and over, more than the reference does."""
-    times = _repeats(hypothesis)
-    return times >= LOOP_TIMES and times >= _repeats(reference) + 2
+    times = _repeats(hypothesis, longest)
+    return times >= LOOP_TIMES and times >= _repeats(reference, longest) + 2
 
 
-def _repeats(words: Sequence[str]) -> int:
-    """Return how often in a row the most repeated phrase of up to LOOP_WORDS words is said."""
+def _loops(row: Row) -> bool:
+    """Look at words as they were written, since "five five five" is one number once it is normalised; and at the
+    units that are scored, which are characters where a language has no spaces."""
+    if is_loop(row.reference.lower().split(), row.hypothesis.lower().split()):
+        return True
+    return is_loop(row.aligned.reference, row.aligned.hypothesis, longest=LOOP_CHARACTERS)
+
+
+def _repeats(words: Sequence[str], longest: int) -> int:
+    """Return how often in a row the most repeated phrase of up to `longest` words is said."""
     best = 1
-    for size in range(1, min(LOOP_WORDS, len(words) // 2) + 1):
+    for size in range(1, min(longest, len(words) // 2) + 1):
         same = 0
         for index in range(size, len(words)):
             same = same + 1 if words[index] == words[index - size] else 0
@@ -108,7 +117,7 @@ def _has_punctuation(text: str) -> bool:
 
 
 _CHECKS: dict[str, tuple[Callable[[Row], bool], Callable[[Row], bool]]] = {
-    "loops": (lambda row: True, lambda row: is_loop(row.aligned.reference, row.aligned.hypothesis)),
+    "loops": (lambda row: True, _loops),
     "early_stops": (
         lambda row: len(row.aligned.reference) >= STOP_WORDS,
         lambda row: stops_early(row.aligned),

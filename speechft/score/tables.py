@@ -10,7 +10,11 @@ RATE_NAMES = {
     "raw_wer": "word errors, raw text",
     "whisper_wer": "word errors, Whisper's normaliser",
     "jargon_safe_wer": "word errors, jargon-safe normaliser",
+    "raw_cer": "character errors, raw text",
+    "whisper_cer": "character errors, Whisper's normaliser",
+    "jargon_safe_cer": "character errors, jargon-safe normaliser",
     "general_wer": "word errors, general speech",
+    "general_cer": "character errors, general speech",
 }
 TERM_NAMES = {
     "recall": "term recall",
@@ -76,7 +80,7 @@ def _rates(result: dict[str, Any], *, compared: bool) -> str:
         rate = result.get(key)
         if rate is None:
             continue
-        size = f"{rate['characters']:,} characters" if key == "cer" else f"{rate['words']:,}"
+        size = f"{rate.get('characters', rate['words']):,}" + (" characters" if key.endswith("cer") else "")
         if compared:
             rows.append(
                 [
@@ -141,7 +145,8 @@ def _slices(result: dict[str, Any], *, compared: bool) -> str:
             rows.append([name, _with_interval(entry["rate"], entry["ci95"]), f"{entry['words']:,}"])
     if not rows:
         return ""
-    text = table([*_columns("slice", compared=compared), "words"], rows)
+    unit = "characters" if result.get("rate") == "cer" else "words"
+    text = table([*_columns("slice", compared=compared), unit], rows)
     if len(found) > SLICES_SHOWN:
         text += f"\n\n{len(found) - SLICES_SHOWN} more slices are in score.json."
     if compared:
@@ -203,7 +208,7 @@ def percent(rate: float | None) -> str:
 
 
 def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _columns(first: str, *, compared: bool) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from speechft.score.stats import paired_bootstrap
+from speechft.score.stats import Interval, paired_bootstrap
 from speechft.score.terms import RARE_UP_TO, Matcher, Spotted, confusions, spot, term_word_errors
 from speechft.score.wer import Aligned
 from speechft.text import Normaliser
@@ -74,7 +74,7 @@ def term_report(
             seed=seed,
         )
         report["value"] = _rates(first, matcher, trained)
-        report["recall_ci95"] = own.before.ci95 if own else None
+        report["recall_ci95"] = _share_ci95(own.before) if own else None
         report["per_term"] = _per_term(matcher, trained, {"value": first})
         report["confusions"] = {"value": confusions(before, matcher)}
         return report
@@ -99,12 +99,17 @@ def term_report(
     report["before"] = _rates(first, matcher, trained)
     report["after"] = _rates(second, matcher, trained)
     for name, paired in (("recall", recall), ("precision", precision)):
-        report[f"{name}_before_ci95"] = paired.before.ci95 if paired else None
-        report[f"{name}_after_ci95"] = paired.after.ci95 if paired else None
+        report[f"{name}_before_ci95"] = _share_ci95(paired.before) if paired else None
+        report[f"{name}_after_ci95"] = _share_ci95(paired.after) if paired else None
         report[f"{name}_delta_ci95"] = paired.delta.ci95 if paired else None
     report["per_term"] = _per_term(matcher, trained, {"before": first, "after": second})
     report["confusions"] = {"before": confusions(before, matcher), "after": confusions(after, matcher)}
     return report
+
+
+def _share_ci95(share: Interval) -> list[float] | None:
+    """The interval of a recall or precision: no share is above one."""
+    return None if share.ci95 is None else [min(1.0, end) for end in share.ci95]
 
 
 def _side(rows: Sequence[Aligned], general: Sequence[Aligned] | None, matcher: Matcher) -> _Side:

@@ -37,6 +37,7 @@ def decide(
     forgetting_budget: float | None = None,
     minutes: float | None = None,
     size: str | None = None,
+    general_size: str | None = None,
     rate_name: str = "word error rate",
     groups_name: str = "speakers",
 ) -> Verdict:
@@ -50,6 +51,7 @@ def decide(
             10 % of its rate before.
         minutes: audio in the test set, when known; without it the sentence says how many times as much is needed.
         size: what the rate rests on, in the sentence, such as "1,234 words".
+        general_size: likewise, of general speech.
         rate_name: what the rate is called in the sentence.
         groups_name: what was drawn, in the sentence: speakers, recordings or rows.
     """
@@ -75,7 +77,7 @@ def decide(
                 rate=rate_name,
                 drawn=_drawn(test, groups_name, size),
             ),
-            _general_sentence(general_outcome, general, budget),
+            _general_sentence(general_outcome, general, budget, general_size),
         )
         if part
     )
@@ -147,7 +149,7 @@ def _test_sentence(outcome: str, test: Paired | None, gain: float, *, needed: st
         return "Too little test audio to tell: the test set has no reference words."
     change = f"{rate} {percent(test.before.value)} before, {percent(test.after.value)} after"
     if test.delta.low is None or test.delta.high is None:
-        return f"Too little test audio to tell: {change}, from a single row."
+        return f"Too little test audio to tell: {change}, {_from_rows(test)}."
     interval = (
         f"difference {points(test.delta.value)} points, 95 % interval {points(test.delta.low)} to "
         f"{points(test.delta.high)}"
@@ -163,14 +165,15 @@ def _test_sentence(outcome: str, test: Paired | None, gain: float, *, needed: st
     return f"Too little test audio to tell: {facts}{more}."
 
 
-def _general_sentence(outcome: str, general: Paired | None, budget: float | None) -> str:
+def _general_sentence(outcome: str, general: Paired | None, budget: float | None, size: str | None) -> str:
     if general is None or budget is None:
         return "General speech was not tested."
     delta = general.delta
     change = f"{percent(general.before.value)} before, {percent(general.after.value)} after"
     where = ", for these speakers only" if general.drew_rows else ""
+    where += f", {size}" if size else ""
     if delta.low is None or delta.high is None:
-        return f"General speech: {change}, from a single row, so nothing can be said about its budget."
+        return f"General speech: {change}, {_from_rows(general)}, so nothing can be said about its budget."
     facts = (
         f"{change} (difference {points(delta.value)} points, 95 % interval {points(delta.low)} to "
         f"{points(delta.high)}{where}; budget {points(budget, sign=False)})"
@@ -181,6 +184,10 @@ def _general_sentence(outcome: str, general: Paired | None, budget: float | None
     if outcome == "over_budget":
         return f"General speech is worse, over its budget: {facts}."
     return f"It is not sure that general speech is {worse}within its budget: {facts}."
+
+
+def _from_rows(paired: Paired) -> str:
+    return "from a single row" if paired.groups == 1 else f"from {paired.groups} rows alone"
 
 
 def percent(rate: float) -> str:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import logging
 import os
 import shutil
@@ -20,22 +19,15 @@ import torch
 import transformers
 
 from speechft.errors import InputError
-from speechft.whisper import tokens
+from speechft.whisper import source, tokens
 
 logger = logging.getLogger(__name__)
 
 # Steps have ever other shapes, and oneDNN keeps 1,024 compiled products of them: 0.3 GB and no time gained.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
-NANO = Path(__file__).resolve().parent.parent / "models" / "nano"
 MULTILINGUAL_VOCABULARY = 51865  # the reference's own rule: vocabularies of at least this size have languages
 PROMPT_FILE = "prompt.txt"
-WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,53 +98,13 @@ class Whisper:
         return int(self.model.config.num_mel_bins)
 
 
-def find(base: str, *, revision: str | None = None) -> tuple[Path, str | None]:
-    """The local directory of a base model, fetched from the hub if it is a hub id, and its exact revision.
-
-    Raises:
-        InputError: no such directory, a directory without weights, or the hub cannot be reached.
-    """
-    if base == "nano":
-        return NANO, None
-    path = Path(base).expanduser()
-    if path.is_dir():
-        _check_directory(path)
-        return path, None
-    if base.startswith((".", "/", "~")) or base.count("/") != 1:
-        raise InputError(f"model.base = {base!r}: there is no such directory; give `nano`, a hub id or a directory")
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(base, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"])
-    except Exception as error:  # the hub's client raises many unrelated types for "not reachable"
-        raise InputError(
-            f"model.base = {base!r} (revision {revision or 'main'}) could not be fetched from the model hub and is "
-            f"not in its local cache ({type(error).__name__}); use model.base=nano, or a local directory"
-        ) from error
-    _check_directory(Path(folder))
-    return Path(folder), Path(folder).name
-
-
-def _check_directory(path: Path) -> None:
-    if not (path / "config.json").is_file():
-        raise InputError(f"{path}: holds no config.json; a model directory has config, weights and tokenizer files")
-    if not any((path / name).is_file() for name in WEIGHT_FILES):
-        raise InputError(f"{path}: holds no weights ({' or '.join(WEIGHT_FILES[:2])}); copy the whole model directory")
-    try:
-        kind = json.loads((path / "config.json").read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}/config.json: is not valid JSON ({error})") from error
-    if kind != "whisper":
-        raise InputError(f"{path}: is a {kind!r} model; speechft adapts Whisper models")
-
-
 def load(base: str, *, revision: str | None = None, language: str | None = None, task: str | None = None) -> Whisper:
     """Load a Whisper in float32, whatever precision it is stored in.
 
     Raises:
         InputError: it cannot be found, is not a Whisper, or its files are damaged.
     """
-    path, found_revision = find(base, revision=revision)
+    path, found_revision = source.find(base, revision=revision)
     try:
         with quiet_transformers():
             model = transformers.WhisperForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
