@@ -74,10 +74,11 @@ def page() -> str:
             )
             first = False
         recipe = tuned.get("recipe") or {}
+        rate = recipe.get("learning_rate")  # none where nothing trains
         low, high = general["delta_ci95"]
         lines.append(
             f"| `{strategy}` | {tuned.get('trainable', 0):,} "
-            f"| {format(recipe['learning_rate'], '.1e') if recipe else ''} | {recipe.get('batch_clips', '')} "
+            f"| {format(rate, '.1e') if rate else ''} | {recipe.get('batch_clips') or ''} "
             f"| {tuned['choice'].get('alpha', '')} | {percent(tuned['choice']['dev_wer'])} "
             f"| {percent(wer['after'])} ({percent(wer['delta'])}, {percent(wer['delta_ci95'][0])} to "
             f"{percent(wer['delta_ci95'][1])}) | {percent(general['after'])} ({percent(low)} to {percent(high)}) "

@@ -90,6 +90,8 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
         return {}
     point, points, inside, budget = _choose_blend(run, whisper, base, chooser, state.curve[0])
     whisper.model.load_state_dict(retain.blend(base, whisper.model.state_dict(), point.alpha))
+    if recipe.strategy == "lora":
+        strategies.scale_adapters(out / "adapter", point.alpha)
     load.save(whisper, out / "model")
     prove_saved(out / "model", run, whisper, device)
     choice = {

@@ -103,6 +103,10 @@ def test_a_stage_that_is_done_notices_damage(tmp_path: Path, encoder) -> None:
     assert not shards.all_whole(tmp_path / "s", 3)
     path.unlink()
     assert not shards.all_whole(tmp_path / "s", 3)
+    for damage in ("", "{}", "[]"):
+        keep(tmp_path / "s", encoder)
+        path.with_suffix(".json").write_text(damage)
+        assert not shards.all_whole(tmp_path / "s", 3)
     assert not shards.all_whole(tmp_path / "none", 3)
 
 

@@ -16,7 +16,7 @@ LAUNCH = [  # --multi_gpu is its word for several processes, with GPUs or withou
     "--dynamo_backend", "no", "--main_process_port", "0",
 ]  # fmt: skip
 SCRIPT = """
-import json, sys
+import json, os, signal, sys
 from pathlib import Path
 import torch
 sys.path.insert(0, "tests")
@@ -26,13 +26,22 @@ from speechft.adapt.train import train
 from speechft.whisper import load
 from test_train import CPU, RECIPE, TEXTS, items, states
 import dataclasses
-base, out = sys.argv[1:]
+from speechft.errors import Stopped
+base, out, *stop = sys.argv[1:]
 team, whisper = Team(), load.load(base)
 recipe = dataclasses.replace(RECIPE, batch_clips=5, replay_share=0.4, distil=0.5, l2sp=1e-3, epochs=3)
 mixed = items(whisper, TEXTS * 3) + items(whisper, ["eight nine", "ten"], replay=True)
 losses = []
-train(whisper, mixed, recipe, device=CPU, inputs=states, from_states=True, out=Path(out), team=team,
-      evaluate=lambda: {"dev_wer": 1.0}, progress=lambda step, total, loss: losses.append(loss))
+def tell(step, total, loss):  # after the step's signals were counted: the other process begins the next step
+    losses.append(loss)
+    if stop and step == 2 and team.rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+try:
+    train(whisper, mixed, recipe, device=CPU, inputs=states, from_states=True, out=Path(out), team=team,
+          evaluate=lambda: {"dev_wer": 1.0}, progress=tell)
+except Stopped as stopped:
+    Path(f"{out}/stopped-{team.rank}.txt").write_text(str(stopped))
+    sys.exit()
 torch.save(whisper.model.state_dict(), f"{out}/weights-{team.rank}.pt")
 Path(f"{out}/losses-{team.rank}.json").write_text(json.dumps(losses))
 """
@@ -60,3 +69,20 @@ def test_processes_share_a_step(tmp_path: Path, processes: int) -> None:
     assert json.loads((tmp_path / "two" / "losses-1.json").read_text()) == held["two"]
     first, second = (torch.load(tmp_path / "two" / f"weights-{rank}.pt") for rank in (0, 1))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_processes_leave_together_when_one_is_asked(tmp_path: Path) -> None:
+    """Asked after a step's signals were counted, a process takes part in the next step before all leave."""
+    base = any_whisper.save(tmp_path / "base", 51865)
+    script = tmp_path / "job.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run(
+        [sys.executable, *LAUNCH, "--num_processes", "2", str(script), str(base), str(tmp_path), "stop"],
+        cwd=PROJECT, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{PROJECT}"}, capture_output=True,
+        text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    told = {(tmp_path / f"stopped-{rank}.txt").read_text() for rank in (0, 1)}
+    assert told == {"finetune: stopped after step 3; the same command goes on from there"}
+    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert json.loads(saved["progress"])["step"] == 3

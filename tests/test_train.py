@@ -244,6 +244,11 @@ def test_adapters_are_kept_apart_and_merged(small: load.Whisper, tmp_path: Path)
     loaded = peft.PeftModel.from_pretrained(base.model, tmp_path / "out" / "adapter").merge_and_unload()
     for name, value in loaded.state_dict().items():
         torch.testing.assert_close(value, merged[name])
+    strategies.scale_adapters(tmp_path / "out" / "adapter", 0.5)
+    again = load.load(str(tmp_path / "base"))
+    blended = peft.PeftModel.from_pretrained(again.model, tmp_path / "out" / "adapter").merge_and_unload()
+    for name, value in retain.blend(before, merged, 0.5).items():
+        torch.testing.assert_close(blended.state_dict()[name], value)
     load.save(small, tmp_path / "model")
     assert transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "model") is not None
 
@@ -291,6 +296,41 @@ def test_adapters_are_counted_before_there_are_any(small: load.Whisper) -> None:
         expected = strategies.adapter_values(small.model, rank=4, encoder=encoder)
         model = strategies.with_adapters(copy.deepcopy(small.model), rank=4, encoder=encoder)
         assert sum(p.numel() for p in model.parameters() if p.requires_grad) == expected > 0
+
+
+def test_adapters_begin_the_same_way_for_a_seed(small: load.Whisper, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, strategy="lora", epochs=1)
+    whispers = [load.load(str(tmp_path / "base")) for _ in range(2)]
+    for number, whisper in enumerate(whispers):
+        torch.rand(number)  # what was drawn before must not matter
+        run(whisper, tmp_path / str(number), recipe)
+    one, two = (whisper.model.state_dict() for whisper in whispers)
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_gradient_without_bound_keeps_the_last_good_weights(
+    small: load.Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weight = small.model.model.decoder.layer_norm.weight
+    weight.register_hook(lambda gradient: gradient * float("inf"))
+    with pytest.raises(InputError, match=r"the gradient is (nan|inf) at step 0 \(rows"):
+        run(small, tmp_path / "out")
+    saved = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["model"]
+    assert all(torch.isfinite(value).all() for value in saved.values())
+
+
+def test_not_a_number_names_the_rows_that_gave_it(
+    small: load.Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def one_is_broken(numbers) -> torch.Tensor:
+        heard = states(numbers)
+        heard[[index for index, number in enumerate(numbers) if number == 3]] = float("nan")
+        return heard
+
+    monkeypatch.setattr(training.passes, "windows_at_once", lambda device, width: 1)
+    recipe = dataclasses.replace(RECIPE, batch_clips=4)
+    with pytest.raises(InputError, match=r"step 0 \(rows clip-3; learning rate"):
+        run(small, tmp_path / "out", recipe, inputs=one_is_broken, name_of="clip-{}".format)
 
 
 def test_not_a_number_stops_with_step_rows_and_rate(small: load.Whisper, tmp_path: Path) -> None:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import dataclasses
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from speechft import files
 from speechft.errors import InputError
 
 TOKENS = "model.decoder.embed_tokens.weight"
@@ -145,3 +147,20 @@ def with_adapters(model: Any, *, rank: int, encoder: bool) -> Any:
 
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_adapted(encoder))
     return peft.get_peft_model(model, config)
+
+
+def scale_adapters(folder: Path, alpha: float) -> None:
+    """Make saved adapters those of the blend: their second factor times alpha, so that base + adapters is what was
+    chosen.
+
+    Args:
+        folder: as `save_pretrained` of `with_adapters`' model wrote it.
+        alpha: 0 is the base, 1 the tuned weights.
+    """
+    from safetensors import torch as safetensors
+
+    path = folder / "adapter_model.safetensors"
+    held = safetensors.load_file(path)
+    scaled = {name: value * alpha if ".lora_B." in name else value for name, value in held.items()}
+    with files.atomic_write(path, "wb") as file:
+        file.write(safetensors.save(scaled, metadata={"format": "pt"}))

@@ -98,7 +98,7 @@ def train(
             row = {"epoch": state.epoch, "step": state.step, "loss": state.losses[0] / state.losses[1], "rate": rate}
             loop.note({**row, **measured})
             say(_line(state.curve[-1], recipe.epochs))
-            loop.stopping.asked = loop.team.told(loop.stopping.asked)
+            loop.hear(*loop.team.total([float(loop.stopping.asked)]))
             loop.leave_if_asked()
     if state.epoch < recipe.epochs:
         say(f"dev WER has not fallen for {recipe.patience} evaluations: stopped at epoch {state.epoch}")
@@ -127,6 +127,7 @@ class Loop:
         names = self.core.named_parameters()
         self.anchor = {name: p.detach().clone() for name, p in names} if recipe.l2sp > 0 else {}
         self.model = self.core
+        torch.manual_seed(recipe.seed)  # of the adapters' first factor
         if recipe.strategy == "lora":
             self.model = strategies.with_adapters(self.core, rank=recipe.lora_rank, encoder=recipe.lora_encoder)
         self.state = Standing()
@@ -138,6 +139,8 @@ class Loop:
         self.parts = 1  # forward passes a step at least, doubled when memory runs out
         self.pass_windows = passes.windows_at_once(device, self.core.config.d_model)
         self.stopping = StopSignal()
+        self.leaving = 0  # the signal that all processes leave by; a later one waits for the next step
+        self.bad_rows: list[Item] = []  # of passes whose loss was not finite
         self.clock_s = time.monotonic()
         self._board = _tensorboard(out) if team.first else None
 
@@ -206,24 +209,32 @@ class Loop:
                     raise
                 self._halve(len(mine), error)
         loss, signals = self.team.total([loss, float(self.stopping.asked)])
-        if signals and not self.stopping.asked:  # another process was asked
-            self.stopping.asked = signal.SIGTERM
-        if not math.isfinite(loss) or self.state.diverges(loss):
-            where = ", ".join(self.name_of(item.number) for item in chunk[:NAMED]) + ", ..." * (len(chunk) > NAMED)
-            raise InputError(
-                f"finetune: the loss is {loss:.3g}{'' if not math.isfinite(loss) else ', and growing,'} at step "
-                f"{self.state.step} (rows {where}; learning rate {rate:.2e}); lower finetune.learning_rate. The "
-                f"last good checkpoint is {self.out / 'checkpoint.pt'} until then: other settings begin anew"
-            )
+        self.hear(signals)
+        if not math.isfinite(loss):
+            raise self._failed(f"the loss is {loss:.3g}", chunk, rate)
+        if self.state.diverges(loss):
+            raise self._failed(f"the loss is {loss:.3g}, and growing,", chunk, rate)
         trained = self.trained
         self.team.add_gradients(trained)
         self.scaler.unscale_(self.optimizer)
-        nn.utils.clip_grad_norm_(trained, CLIP_NORM)
+        norm = float(nn.utils.clip_grad_norm_(trained, CLIP_NORM))
+        if not math.isfinite(norm) and not self.scaler.is_enabled():  # a scaler skips such a step
+            raise self._failed(f"the gradient is {norm:.3g}", chunk, rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
         return loss
+
+    def _failed(self, what: str, chunk: Sequence[Item], rate: float) -> InputError:
+        """Why training cannot go on, with the rows that are to blame as far as that is known."""
+        items = self.bad_rows or chunk
+        where = ", ".join(self.name_of(item.number) for item in items[:NAMED]) + ", ..." * (len(items) > NAMED)
+        return InputError(
+            f"finetune: {what} at step {self.state.step} (rows {where}; learning rate {rate:.2e}); lower "
+            f"finetune.learning_rate. The last good checkpoint is {self.out / 'checkpoint.pt'} until then: other "
+            "settings begin anew"
+        )
 
     def _backward(
         self, mine: Sequence[tuple[Item, tokens.Example]], features: torch.Tensor, divisors: tuple[int, int]
@@ -251,7 +262,10 @@ class Loop:
                     moved = {n: p for n, p in self.core.named_parameters() if p.requires_grad and n in self.anchor}
                     loss = loss + self.recipe.l2sp * retain.distance(moved, self.anchor)
                 self.scaler.scale(loss).backward()
-            total += float(loss.detach())
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                self.bad_rows += [item for item, _ in part]
+            total += value
         return total
 
     def _loss(
@@ -311,12 +325,18 @@ class Loop:
             "the batch is the same"
         )
 
+    def hear(self, signals: float) -> None:
+        """Take what all processes know of signals: none leaves while another begins the next step."""
+        self.leaving = (self.stopping.asked or signal.SIGTERM) if signals else 0
+
     def leave_if_asked(self) -> None:
         """Save and leave once a signal has come."""
-        if self.stopping.asked:
+        if self.team.size == 1:
+            self.leaving = self.stopping.asked
+        if self.leaving:
             self.save()
             told = f"finetune: stopped after step {self.state.step}; the same command goes on from there"
-            raise Stopped(told, self.stopping.asked)
+            raise Stopped(told, self.leaving)
 
     def note(self, row: dict[str, Any]) -> None:
         """Keep an evaluation, and the weights if they are the best so far; save."""

@@ -5,10 +5,13 @@ Without PyTorch, so that a run that is up to date can say so at once.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from pathlib import Path
+from typing import Any
 
 from speechft import files
+from speechft.errors import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +40,14 @@ def is_whole(store: Path, shard: int, rows: int) -> bool:
     record_path = data_path.with_suffix(".json")
     if not record_path.exists() or not data_path.exists():
         return False
-    record = files.read_json(record_path)
+    record: dict[str, Any] = {}
+    with contextlib.suppress(InputError):  # a damaged record says nothing of its shard
+        held = files.read_json(record_path)
+        record = held if isinstance(held, dict) else {}
     stat = data_path.stat()
-    if record["rows"] == rows and stat.st_size == record["size"]:
-        untouched = stat.st_mtime_ns == record["mtime_ns"]
-        if untouched or files.sha256(data_path) == record["sha256"]:
+    if record.get("rows") == rows and stat.st_size == record.get("size"):
+        untouched = stat.st_mtime_ns == record.get("mtime_ns")
+        if untouched or files.sha256(data_path) == record.get("sha256"):
             return True
     logger.warning("%s: the shard is damaged and is encoded again", data_path)
     return False
