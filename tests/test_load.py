@@ -13,7 +13,7 @@ from speechft import audio, config, files, manifest
 from speechft.adapt import strategies
 from speechft.errors import InputError
 from speechft.run import Run
-from speechft.whisper import decode, load, states, windows
+from speechft.whisper import decode, load, source, states, windows
 
 CPU = load.Device(name="cpu", precision=torch.float32, reason="tests")
 CLINICAL = Path(__file__).resolve().parent.parent / "manifests" / "clinical"
@@ -87,7 +87,7 @@ def test_nano_is_a_genuine_small_english_whisper() -> None:
     assert isinstance(whisper.model, transformers.WhisperForConditionalGeneration)
     assert not whisper.multilingual
     assert whisper.model.config.max_source_positions == 1500
-    assert sum(path.stat().st_size for path in load.NANO.iterdir()) <= 15_000_000
+    assert sum(path.stat().st_size for path in source.NANO.iterdir()) <= 15_000_000
     text = decode.from_audio(whisper, [np.zeros(16000, np.float32)], device=CPU)
     assert isinstance(text[0], str)
 
@@ -112,7 +112,7 @@ def test_timestamps_are_written_in_one_pass_over_kept_states() -> None:
 
 
 def test_transformers_own_pipeline_loads_nano() -> None:
-    recognise = transformers.pipeline("automatic-speech-recognition", str(load.NANO))
+    recognise = transformers.pipeline("automatic-speech-recognition", str(source.NANO))
     answer = recognise({"raw": np.zeros(16000, np.float32), "sampling_rate": 16000})
     assert set(answer) == {"text"}
 
