@@ -74,9 +74,8 @@ def check_ahead(run: Run) -> None:
     from speechft.augment import plan
 
     plan.check(run.pipeline.augment.transforms, run.pipeline.conditions)
-    if run.pipeline.finetune.strategy != "scratch":
-        for folder in run.base_files:
-            source.check_directory(folder)
+    for folder in run.base_files:
+        source.check_directory(folder)
 
 
 def script_of(run: Run) -> dict[str, list[Line]]:
@@ -163,7 +162,7 @@ def ingest(run: Run) -> bool:
     if stage.up_to_date():
         return False
     check_ahead(run)
-    if run.pipeline.finetune.strategy != "scratch":
+    if not run.base_files:  # on the hub: fetched before hours are spent
         source.find(run.pipeline.model.base, revision=run.pipeline.model.revision)
     stage.begin()
     from speechft.ingest.stage import ingest as read_and_check

@@ -187,6 +187,9 @@ def test_words_on_silence_are_reported_and_not_divided() -> None:
     better = dataclasses.replace(silent, hypothesis="")
     with_silence = score([*utterances(4), silent], [*utterances(4), better])
     assert with_silence["wer"] == score(utterances(4), utterances(4))["wer"]
+    silent_speakers = [dataclasses.replace(silent, id=f"mute{n}", speaker=f"mute{n}") for n in range(9)]
+    few = [*(row for row in utterances(4) if row.speaker in ("s0", "s1")), *silent_speakers]
+    assert score(few, few)["groups"]["drawn"] == "rows"
     assert with_silence["survival"]["words_on_silence"]["words_before"] == 2
     assert with_silence["counts"]["before"]["invented"] == 2
     assert with_silence["rows"]["wins"] == 1

@@ -127,8 +127,8 @@ class Loop:
         names = self.core.named_parameters()
         self.anchor = {name: p.detach().clone() for name, p in names} if recipe.l2sp > 0 else {}
         self.model = self.core
-        torch.manual_seed(recipe.seed)  # of the adapters' first factor
         if recipe.strategy == "lora":
+            torch.manual_seed(recipe.seed)  # of the adapters' first factor
             self.model = strategies.with_adapters(self.core, rank=recipe.lora_rank, encoder=recipe.lora_encoder)
         self.state = Standing()
         self.thaw(everything=True)
@@ -331,7 +331,7 @@ class Loop:
 
     def leave_if_asked(self) -> None:
         """Save and leave once a signal has come."""
-        if self.team.size == 1:
+        if self.team.size == 1:  # nobody to wait for: a signal since the step's sums counts at once
             self.leaving = self.stopping.asked
         if self.leaving:
             self.save()

@@ -133,7 +133,8 @@ def score_run(
     result["cer"]["words"] = result["wer"]["words"]
     keys, kind = groups_of(clean.utterances)
     number = len(set(keys))
-    result["groups"] = {"count": number, "what": kind, "drawn": "rows" if number < MIN_GROUPS else kind}
+    drew_rows = rated.drew_rows if (rated := paired["wer"]) else number < MIN_GROUPS
+    result["groups"] = {"count": number, "what": kind, "drawn": "rows" if drew_rows else kind}
     minutes = minutes_of(clean.utterances)
     result["minutes"] = minutes
     judged = _align(clean, normalised.characters) if by_character else test
