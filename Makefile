@@ -57,12 +57,15 @@ format: $(READY) ## rewrite the code in the house format
 clean: ## remove runs (data, manifests and the environment stay)
 	rm -rf $(RUNS)
 
-# The marker is written last: an install that was killed is taken up again.
+# The marker is written last: an install that was killed is taken up again. Where what it left cannot be mended
+# (pip takes a package for installed once its metadata is there), the environment is made anew.
+INSTALL := $(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[voices,deploy,dev]'
+CHECK   := $(BIN)/python -m pip check >/dev/null && $(BIN)/python -c \
+	"import speechft.cli, torch, torchaudio, transformers, datasets, evaluate, jiwer, soundfile, peft"
+
 $(READY): pyproject.toml constraints.txt
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing exact versions into $(VENV) (about 5 GB, some minutes)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[voices,deploy,dev]'
-	@$(BIN)/python -m pip check >/dev/null
-	@$(BIN)/python -c "import speechft.cli, torch, torchaudio, transformers, datasets, evaluate, jiwer, soundfile, peft"
+	@{ $(INSTALL) && $(CHECK); } || { echo "the environment is damaged: making it anew" >&2; \
+	  $(PYTHON) -m venv --clear $(VENV) && $(INSTALL) && $(CHECK); }
 	@touch $@

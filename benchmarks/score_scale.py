@@ -3,7 +3,7 @@
     python benchmarks/score_scale.py --words 1000000
 
 The text is made up from a word-frequency curve, with numbers, units, codes and contractions in it; about one
-word in five of the hypothesis is wrong.
+word in five of the hypothesis is wrong. Exit status 1 where a million words take longer than is asked for.
 """
 
 from __future__ import annotations
@@ -64,11 +64,16 @@ def make_text(words: int, *, seed: int) -> tuple[dict[str, str], dict[str, str]]
     return references, hypotheses
 
 
-def timed(what: str, do: Callable[[], Any]) -> Any:
-    """Run it and print seconds, those of the processor, and the peak memory so far."""
+ALIGNED_WITHIN_S = 30.0  # a million words, with the resamples
+NORMALISED_WITHIN_S = 150.0  # both sides, every normaliser
+
+
+def timed(what: str, do: Callable[[], Any], spent: list[float]) -> Any:
+    """Run it and print seconds, those of the processor, and the peak memory so far; the seconds join `spent`."""
     started, processor_started = time.perf_counter(), time.process_time()
     result = do()
     seconds, processor = time.perf_counter() - started, time.process_time() - processor_started
+    spent.append(seconds)
     memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"| {what} | {seconds:.1f} | {processor:.1f} | {memory_mb:.0f} |", flush=True)
     return result
@@ -82,17 +87,20 @@ def main() -> int:
     arguments = parser.parse_args()
     print("| step | seconds | of the processor | peak memory, MB |")
     print("| :-- | --: | --: | --: |")
-    references, hypotheses = timed("make the text", lambda: make_text(arguments.words, seed=1))
+    references, hypotheses = timed("make the text", lambda: make_text(arguments.words, seed=1), [])
+    normalised: list[float] = []
+    aligned: list[float] = []
     texts = [*references.values(), *hypotheses.values()]
     for name in text.NAMES:
         normaliser = text.get(name, TERMS)
-        timed(f"normalise both sides: {name}", partial(total_length, normaliser, texts))
-    rows = timed("align", lambda: [row.errors for row in wer.align(references, hypotheses, str.split)])
+        timed(f"normalise both sides: {name}", partial(total_length, normaliser, texts), normalised)
+    rows = timed("align", lambda: [row.errors for row in wer.align(references, hypotheses, str.split)], aligned)
     errors, words = wer.counts(rows)
     for what, groups in (("rows", list(references)), ("100 speakers", [i % 100 for i in range(len(rows))])):
         timed(
             f"{arguments.resamples} resamples of {what}",
             partial(paired_bootstrap, errors, errors, words, groups, resamples=arguments.resamples, seed=1),
+            aligned,
         )
     known: dict[str, Any] = {"audio_filepath": None, "duration": 5.0}
     before = [
@@ -100,8 +108,17 @@ def main() -> int:
         for index, (row_id, reference) in enumerate(references.items())
     ]
     after = [Utterance(id=row.id, text=row.text, hypothesis=row.text, speaker=row.speaker, **known) for row in before]
-    timed("the whole score of two systems", lambda: score_run(before, after, terms=TERMS))
-    return 0
+    timed("the whole score of two systems", lambda: score_run(before, after, terms=TERMS), [])
+    share = arguments.words / 1_000_000
+    met = True
+    for what, spent, limit in (
+        ("align and resample", aligned, ALIGNED_WITHIN_S),
+        ("every normaliser", normalised, NORMALISED_WITHIN_S),
+    ):
+        within = sum(spent) <= limit * share
+        met &= within
+        print(f"{what}: {sum(spent):.1f} s of {limit * share:.0f} s asked: {'met' if within else 'missed'}")
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

@@ -69,13 +69,15 @@ def check_ahead(run: Run) -> None:
     """Check what later stages would refuse, before the first spends hours.
 
     Raises:
-        InputError: a transform, a condition, or the directory of the base model cannot be used.
+        InputError: a transform, a condition, or the base model's directory, language or task cannot be used.
     """
     from speechft.augment import plan
 
     plan.check(run.pipeline.augment.transforms, run.pipeline.conditions)
+    asked = run.pipeline.model
     for folder in run.base_files:
         source.check_directory(folder)
+        source.check_language(folder, asked.base, language=asked.language, task=asked.task)
 
 
 def script_of(run: Run) -> dict[str, list[Line]]:

@@ -82,6 +82,23 @@ def test_a_saved_model_remembers_its_language_and_task(tmp_path: Path) -> None:
     assert transformers.GenerationConfig.from_pretrained(tmp_path / "model").language == "hi"
 
 
+@pytest.mark.parametrize(("asked", "named"), [({"language": "de"}, "language 'de'"), ({"task": "translate"}, "task")])
+def test_an_english_only_model_is_asked_for_english_alone(asked: dict[str, str], named: str) -> None:
+    assert load.load("nano", language="en", task="transcribe").ids.prompt == load.load("nano").ids.prompt
+    with pytest.raises(InputError, match=f"nano is an English-only model, {named}"):
+        load.load("nano", **asked)
+
+
+def test_which_models_have_languages_where_they_do_not_say(tmp_path: Path) -> None:
+    for vocabulary, expected in ((51864, False), (51865, True)):
+        folder = any_whisper.save(tmp_path / str(vocabulary), vocabulary)
+        (folder / "generation_config.json").unlink()
+        assert source.is_multilingual(folder) is expected
+    (folder / "generation_config.json").write_text("{", encoding="utf-8")
+    with pytest.raises(InputError, match="generation_config.json: is not valid JSON"):
+        source.is_multilingual(folder)
+
+
 def test_nano_is_a_genuine_small_english_whisper() -> None:
     whisper = load.load("nano")
     assert isinstance(whisper.model, transformers.WhisperForConditionalGeneration)

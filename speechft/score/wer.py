@@ -84,6 +84,7 @@ def align(
     """
     check_ids(references, hypotheses)
     ids = list(references)
+    seen: dict[Step, Step] = {}  # the same few thousand steps return: one copy of each is kept
     for start in range(0, len(ids), CHUNK_ROWS):
         chunk = ids[start : start + CHUNK_ROWS]
         reference_words = [_interned(split(references[row_id])) for row_id in chunk]
@@ -97,10 +98,7 @@ def align(
         for row_id, reference, hypothesis, chunks in zip(
             chunk, reference_words, hypothesis_words, output.alignments, strict=True
         ):
-            steps = tuple(
-                (part.type, part.ref_start_idx, part.ref_end_idx, part.hyp_start_idx, part.hyp_end_idx)
-                for part in chunks
-            )
+            steps = tuple(seen.setdefault(step, step) for step in map(_step, chunks))
             yield Aligned(
                 id=row_id,
                 reference=reference,
@@ -167,6 +165,10 @@ def check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> N
             f"{len(extra)} of {len(hypotheses)} hypotheses have no reference (ids {_some(extra)}); "
             "add their references, or take them out of the hypotheses"
         )
+
+
+def _step(chunk: jiwer.AlignmentChunk) -> Step:
+    return chunk.type, chunk.ref_start_idx, chunk.ref_end_idx, chunk.hyp_start_idx, chunk.hyp_end_idx
 
 
 def _interned(words: list[str]) -> list[str]:

@@ -26,7 +26,6 @@ logger = logging.getLogger(__name__)
 # Steps have ever other shapes, and oneDNN keeps 1,024 compiled products of them: 0.3 GB and no time gained.
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 
-MULTILINGUAL_VOCABULARY = 51865  # the reference's own rule: vocabularies of at least this size have languages
 PROMPT_FILE = "prompt.txt"
 
 
@@ -102,9 +101,11 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
     """Load a Whisper in float32, whatever precision it is stored in.
 
     Raises:
-        InputError: it cannot be found, is not a Whisper, or its files are damaged.
+        InputError: it cannot be found, is not a Whisper, its files are damaged, or it knows only English and is asked
+            for more.
     """
     path, found_revision = source.find(base, revision=revision)
+    source.check_language(path, base, language=language, task=task)
     try:
         with quiet_transformers():
             model = transformers.WhisperForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
@@ -116,7 +117,7 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
         if type(error).__module__.startswith("safetensors") or "Safetensor" in type(error).__name__:
             raise InputError(f"{path}: the weights are damaged ({error}); copy them again") from error
         raise
-    multilingual = is_multilingual(model)
+    multilingual = source.is_multilingual(path)
     kept = model.generation_config  # what an adapted model was saved with
     language, task = language or _named(kept, "language"), task or _named(kept, "task")
     ids = tokens.layout(tokenizer, multilingual=multilingual, language=language, task=task)
@@ -138,12 +139,6 @@ def _named(config: Any, what: str) -> str | None:
     """A generation config's `language` or `task`, with or without the token's brackets."""
     value = getattr(config, what, None)
     return str(value).removeprefix("<|").removesuffix("|>") if value else None
-
-
-def is_multilingual(model: Any) -> bool:
-    """From the generation config when it says so, else by the reference's rule of vocabulary size."""
-    stated = getattr(model.generation_config, "is_multilingual", None)
-    return bool(stated) if stated is not None else model.config.vocab_size >= MULTILINGUAL_VOCABULARY
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from speechft.errors import InputError
 
@@ -14,6 +15,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+MULTILINGUAL_VOCABULARY = 51865  # the reference's own rule: vocabularies of at least this size have languages
 
 
 def find(base: str, *, revision: str | None = None) -> tuple[Path, str | None]:
@@ -53,10 +55,40 @@ def check_directory(path: Path) -> None:
         raise InputError(f"{path}: holds no config.json; a model directory has config, weights and tokenizer files")
     if not any((path / name).is_file() for name in WEIGHT_FILES):
         raise InputError(f"{path}: holds no weights ({' or '.join(WEIGHT_FILES[:2])}); copy the whole model directory")
-    try:
-        held = json.loads((path / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}/config.json: is not valid JSON ({error})") from error
-    kind = held.get("model_type") if isinstance(held, dict) else type(held).__name__
-    if kind != "whisper":
+    if (kind := _read(path / "config.json").get("model_type")) != "whisper":
         raise InputError(f"{path}: is a {kind!r} model; speechft adapts Whisper models")
+
+
+def is_multilingual(path: Path) -> bool:
+    """From the generation config when it says so, else by the reference's rule of vocabulary size."""
+    generation = path / "generation_config.json"
+    stated = _read(generation).get("is_multilingual") if generation.is_file() else None
+    if stated is not None:
+        return bool(stated)
+    return int(_read(path / "config.json").get("vocab_size", MULTILINGUAL_VOCABULARY)) >= MULTILINGUAL_VOCABULARY
+
+
+def check_language(path: Path, base: str, *, language: str | None, task: str | None) -> None:
+    """Refuse what an English-only model cannot do: its prompt has no place for a language or a task.
+
+    Raises:
+        InputError: another language than English, or another task than transcribing, is asked of it.
+    """
+    if is_multilingual(path):
+        return
+    for name, asked, only in (("language", language, "en"), ("task", task, "transcribe")):
+        if (asked or only) != only:
+            raise InputError(
+                f"{base} is an English-only model, {name} {asked!r} cannot be asked of it: leave it out, "
+                "or take a multilingual model"
+            )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}: is not valid JSON ({error})") from error
+    if not isinstance(held, dict):
+        raise InputError(f"{path}: holds a {type(held).__name__}, not an object; copy the model directory again")
+    return held
