@@ -73,7 +73,7 @@ class Corpus:
 
 CORPORA = {
     "demo": Corpus(pipeline=Path("pipelines/demo.toml"), epochs=14, chains=CHAINS, seeds=3),
-    "an4": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=8, chains=CHAINS, seeds=3),
+    "an4": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=12, chains=CHAINS, seeds=3),
     "fsdd": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=8, chains=("none", "all"), seeds=3),
 }
 
@@ -160,7 +160,7 @@ def run_one(corpus: str, chain: str, seed: int, epochs: int) -> dict[str, Any]:
     done = subprocess.run(command, check=False, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)}: failed; the same command goes on\n{done.stderr[-2000:]}")
-    from speechft import adaptation
+    from speechft import transcription
     from speechft.whisper import load
 
     run = Run(config.load(str(path)), folder / name)
@@ -169,7 +169,7 @@ def run_one(corpus: str, chain: str, seed: int, epochs: int) -> dict[str, Any]:
     rates: dict[str, float] = {}
     for role in ("test", "general_test"):
         if rows := run.evaluated(role).get(role):
-            found = adaptation.hypotheses(run, adapted, rows, device, store="reported")
+            found = transcription.hypotheses(run, adapted, rows, device, store="reported")
             rows = [dataclasses.replace(row, hypothesis=h) for row, h in zip(rows, found, strict=True)]
             manifest.write(run.dir / f"{role}.jsonl", rows)
             rates[role] = score_run(rows, normaliser=normaliser_of(corpus), resamples=100)["wer"]["value"]

@@ -1,8 +1,7 @@
-"""Adapting and transcribing within a run: training, the choice of blend, and hypotheses before and after."""
+"""Adapting within a run: training, the choice of blend, and a saved model that was proved."""
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import itertools
 import logging
@@ -11,23 +10,22 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
-from speechft import audio, encoding, files, manifest
+from speechft import encoding, files, manifest
 from speechft.adapt import prompt as prompts
 from speechft.adapt import retain, scratch, strategies
 from speechft.adapt.steps import Item, Recipe
 from speechft.adapt.team import Team
 from speechft.adapt.train import train
 from speechft.errors import InputError
-from speechft.manifest import Utterance
 from speechft.progress import Progress
-from speechft.run import CHOOSING, REPORTED, Run
+from speechft.run import CHOOSING, Run
 from speechft.score import terms as term_lists
 from speechft.score import wer
 from speechft.score.score import units
-from speechft.whisper import decode, load, states, tokens, windows
+from speechft.transcription import hypotheses, prove_saved, store_of, term_texts
+from speechft.whisper import load, tokens, windows
 
 if TYPE_CHECKING:
     from speechft.whisper.load import Device, Whisper
@@ -56,7 +54,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
     planned = run.dir / "encode" / "windows.jsonl"  # read a row at a time: there may be millions of clips
     items = [_item(number, row, whisper) for number, row in enumerate(files.each_jsonl(planned))]
     texts = (clip["text"] for row in files.each_jsonl(planned) for clip in row["clips"])
-    released = load.release_tokens(whisper, itertools.chain(texts, _term_texts(run)))
+    released = load.release_tokens(whisper, itertools.chain(texts, term_texts(run)))
     views = {item.view for item in items if not item.replay}
     if recipe.epochs < len(views):
         log.warning(
@@ -77,7 +75,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
             items,
             recipe,
             device=device,
-            inputs=_store(run, "train").read if from_states else _features(planned, whisper),
+            inputs=store_of(run, "train").read if from_states else _features(planned, whisper),
             from_states=from_states,
             evaluate=chooser.measure,
             out=out,
@@ -142,7 +140,7 @@ def choose_prompt(run: Run, out: Path) -> dict[str, Any]:
     """
     whisper, device = run.load_base(), load.told_device()
     texts = [row.text or "" for row in run.rows("train")]
-    terms = prompts.order(_term_texts(run), texts)
+    terms = prompts.order(term_texts(run), texts)
     if not terms:
         raise InputError("finetune: strategy prompt gives the decoder a term list; name one in data.terms")
     released = load.release_tokens(whisper, texts + terms)
@@ -218,16 +216,6 @@ def _item(number: int, row: dict[str, Any], whisper: Whisper) -> Item:
     return Item(number=number, segments=segments, view=row["view"], replay=row["replay"])
 
 
-def _term_texts(run: Run) -> list[str]:
-    path = run.pipeline.data.terms
-    return [term.term for term in term_lists.read_terms(path)] if path else []
-
-
-def _store(run: Run, name: str) -> states.Store:
-    plan = run.store(name)
-    return states.Store(path=run.states / plan["key"], count=plan["count"], dtype=run.pipeline.encode.dtype)
-
-
 def _features(planned: Path, whisper: Whisper) -> Callable[[Sequence[int]], torch.Tensor]:
     """Log-mels of training windows from audio, for strategies that change the encoder."""
     places = [_places(row) for row in files.each_jsonl(planned)]
@@ -286,46 +274,6 @@ class Chooser:
         return rate
 
 
-def hypotheses(
-    run: Run,
-    whisper: Whisper,
-    rows: Sequence[Utterance],
-    device: Device,
-    *,
-    store: str,
-    tell: Callable[[int], None] = lambda done: None,
-) -> list[str]:
-    """Transcribe rows: from a store of kept states while the encoder is the base's, else from audio.
-
-    The decode path is one.
-    """
-    settings = run.pipeline.decode
-    order = sorted(rows, key=lambda row: row.duration or 0.0)  # like lengths end together
-    if encoder_is_base(run, whisper):
-        number = {identity: index for index, identity in enumerate(run.store(store)["ids"])}
-        found = decode.from_store(
-            whisper, _store(run, store), [number[row.id] for row in order], device=device, batch=settings.batch,
-            beam=settings.beam, progress=tell,
-        )  # fmt: skip
-    else:
-        found = []
-        for start in range(0, len(order), settings.batch):
-            clips: list[np.ndarray] = [
-                audio.read(row.audio_filepath, offset_s=row.offset, duration_s=row.duration)
-                for row in order[start : start + settings.batch]
-                if row.audio_filepath is not None
-            ]
-            found += decode.from_audio(whisper, clips, device=device, beam=settings.beam)
-            tell(len(found))
-    by_id = {row.id: hypothesis for row, hypothesis in zip(order, found, strict=True)}
-    return [by_id[row.id] for row in rows]
-
-
-def encoder_is_base(run: Run, whisper: Whisper) -> bool:
-    """Whether kept states fit: under strategies that leave the encoder alone, and always for the untouched base."""
-    return run.keeps_encoder or not whisper.trained
-
-
 def _choose_blend(
     run: Run, whisper: Whisper, base: dict[str, torch.Tensor], chooser: Chooser, before: dict[str, Any]
 ) -> tuple[retain.Point, list[retain.Point], bool, float | None]:
@@ -356,61 +304,3 @@ def _budget(run: Run, general_before: float | None) -> float | None:
 
 def _told(rates: dict[str, float]) -> str:
     return ", ".join(f"{name.removesuffix('_wer')} WER {rate:.3f}" for name, rate in rates.items())
-
-
-def prove_saved(folder: Path, run: Run, whisper: Whisper, device: Device) -> None:
-    """Saved means: reloaded, and one row decoded to the same words.
-
-    Raises:
-        InputError: the saved model answers differently.
-    """
-    again = load.load(str(folder), language=whisper.language, task=whisper.task)
-    again.trained = True
-    row = run.rows("dev")[:1]
-    first, second = (hypotheses(run, w, row, device, store="choosing")[0] for w in (whisper, again))
-    if first != second:
-        raise InputError(
-            f"{folder}: the saved model answers {second!r} where the trained one says {first!r}; check the disk"
-        )
-
-
-def transcribe_reported(run: Run, out: Path) -> dict[str, Any]:
-    """Write before, after, general_before and general_after .jsonl: the reported rows with `hypothesis`.
-
-    Where the base may not write tokens that the test set needs (`/ # (`), before_released.jsonl holds what it writes
-    once it may, so that a gain by training is told from a gain by leave to write.
-    """
-    device = load.told_device()
-    base = run.load_base()
-    adapted = load.load(str(run.dir / "finetune" / "model"), language=base.language, task=base.task)
-    adapted.trained = True
-    evaluated = run.evaluated(*REPORTED)
-    done, total = 0, 2 * sum(len(evaluated.get(role, [])) for role in REPORTED)
-    own_list = copy.deepcopy(base.model.generation_config)
-    released = load.release_tokens(base, [r.text or "" for r in evaluated["test"]] + _term_texts(run))
-    released_list, base.model.generation_config = base.model.generation_config, own_list
-    clean = [row for row in evaluated["test"] if row.condition in (None, "clean")]
-    wanted = [
-        (f"{prefix}{suffix}", model, evaluated.get(role, []))
-        for model, suffix in ((base, "before"), (adapted, "after"))
-        for role, prefix in (("test", ""), ("general_test", "general_"))
-    ]
-    if released:
-        wanted.append(("before_released", base, clean))
-        total += len(clean)
-    with Progress("transcribe") as tell:
-        for name, model, rows in wanted:
-            path = out / f"{name}.jsonl"
-            if not rows:
-                continue
-            if not path.exists():  # each file is whole once it is there: a resumed run keeps it
-                if name == "before_released":
-                    base.model.generation_config = released_list
-                found = hypotheses(run, model, rows, device, store="reported", tell=tell.part(done, total))
-                manifest.write(path, (dataclasses.replace(r, hypothesis=h) for r, h in zip(rows, found, strict=True)))
-            done += len(rows)
-    return {
-        "counts": {"in": done, "out": done, "rejected": {}},
-        "device": device.label,
-        "base_suppresses": released,
-    }

@@ -69,7 +69,7 @@ def build_parser() -> argparse.ArgumentParser:
         if name not in ("transcribe", "score"):  # these two also take the user's own files
             stage = _pipeline_command(commands, name, (stages.STAGES[name].__doc__ or "").splitlines()[0], run_stage)
             if name == "ingest":
-                _pipeline_command(commands, "synth", (stages.synth.__doc__ or "").splitlines()[0], run_stage)
+                _pipeline_command(commands, "synth", (stages.STAGES["synth"].__doc__ or "").splitlines()[0], run_stage)
             if name == "augment":
                 stage.add_argument("--show", metavar="ID", help="make one view again (row#view1), and tell where it is")
     _transcribe_command(commands)

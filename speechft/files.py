@@ -203,6 +203,11 @@ class Stage:
         record = _read_record(self.dir / STAGE_FILE)
         return record is not None and self._same(record) and _still_there(record.get("outputs", []))
 
+    def outputs(self) -> list[Path]:
+        """The files in the stage's folder, its own records left out."""
+        records = (STAGE_FILE, STARTED_FILE)
+        return [path for path in sorted(self.dir.iterdir()) if path.is_file() and path.name not in records]
+
     def begin(self) -> None:
         """Make the folder ready: partial work of the same settings and inputs stays, any other is cleared.
 

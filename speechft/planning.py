@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from speechft import audio, files, stages
+from speechft import audio, files, spoken, stages
 from speechft.errors import InputError
 from speechft.ingest import readers
 from speechft.ingest.stage import DEV_SHARE
@@ -73,7 +73,7 @@ def describe(run: Run) -> str:
     trained_gb = shape.parameters * 4e-9
     views = f"{pipeline.augment.views} views, {len(pipeline.conditions)} conditions"
     made_s = train.seconds * pipeline.augment.views + roles["test"].seconds * len(pipeline.conditions)
-    spoken = {role: len(lines) for role, lines in stages.script_of(run).items()}
+    said = {role: len(lines) for role, lines in spoken.script_of(run).items()}
     rows = [
         ("ingest", f"{everything:,} rows, {seconds / 60:.0f} min of audio", 0.002 * everything, 0.0),
         ("augment", views, made_s * TRANSFORM_RATE, made_s * 2e-5),
@@ -83,8 +83,8 @@ def describe(run: Run) -> str:
         ("score", f"{pipeline.score.resamples:,} resamples", 1.0, 0.0),
         ("report", "report.html, .md, .json", 1.0, 0.0),
     ]  # fmt: skip
-    if spoken:
-        rows.insert(0, ("synth", f"{sum(spoken.values()):,} sentences", 0.01 * sum(spoken.values()), 0.0))
+    if said:
+        rows.insert(0, ("synth", f"{sum(said.values()):,} sentences", 0.01 * sum(said.values()), 0.0))
     lines = [f"{'stage':<12}{'what':<44}{'minutes':>9}{'disk GB':>9}"]
     lines += [f"{name:<12}{what:<44}{seconds / 60:>9.1f}{gb:>9.2f}" for name, what, seconds, gb in rows]
     total_s, total_gb = sum(r[2] for r in rows), sum(r[3] for r in rows)
@@ -138,7 +138,7 @@ def loads(run: Run) -> dict[str, Load]:
         whole = _load(row.utterance for row in rows)
         for name, share in _shares(run, role).items():
             found[name] = found[name].plus(round(share * whole.rows), share * whole.seconds)
-    for role, lines in stages.script_of(run).items():
+    for role, lines in spoken.script_of(run).items():
         found[role] = found[role].plus(len(lines), len(lines) * SPOKEN_S)
     return found
 

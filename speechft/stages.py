@@ -12,17 +12,13 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from speechft import files, manifest
+from speechft import files, manifest, spoken
 from speechft.errors import InputError
 from speechft.manifest import Reject
 from speechft.progress import Progress
 from speechft.run import CHOOSING, REPORTED, Run
 from speechft.whisper import source
-
-if TYPE_CHECKING:
-    from speechft.augment.script import Line
 
 log = logging.getLogger(__name__)
 
@@ -49,20 +45,10 @@ def _roles(run: Run) -> dict[str, list[Path]]:
     data = run.pipeline.data
     named = {"train": data.train, "dev": data.dev, "test": data.test, "general": data.general}
     roles = {role: list(paths) for role, paths in named.items() if paths}
-    for role in _spoken_roles(run):
+    for role in spoken.roles(run):
         held_by = "general" if role == "general_train" else role
         roles.setdefault(held_by, []).append(run.dir / "synth" / f"{role}.jsonl")
     return roles
-
-
-def _spoken_roles(run: Run) -> tuple[str, ...]:
-    """Roles that [synth] speaks: train, those of dev and test where nothing recorded is named, and replay."""
-    data = run.pipeline.data
-    if run.pipeline.synth is None:
-        return ()
-    dev = () if data.dev or data.train else ("dev",)
-    replay = ("general_train",) if run.pipeline.synth.replay else ()
-    return ("train", *dev, *(() if data.test else ("test",)), *replay)
 
 
 def check_ahead(run: Run) -> None:
@@ -80,77 +66,9 @@ def check_ahead(run: Run) -> None:
         source.check_language(folder, asked.base, language=asked.language, task=asked.task)
 
 
-def script_of(run: Run) -> dict[str, list[Line]]:
-    """What `synth` is to say, by role; nothing without a [synth] table.
-
-    Raises:
-        InputError: the term list, the templates or the sentences cannot be used.
-    """
-    settings, terms_path = run.pipeline.synth, run.pipeline.data.terms
-    if settings is None:
-        return {}
-    from speechft.augment import script
-    from speechft.score.terms import read_terms
-
-    terms = read_terms(terms_path) if terms_path and settings.per_term else []
-    sentences = [line for path in settings.sentences for line in script.read_sentences(path)]
-    carriers = script.read_carriers(settings.templates, terms)
-    roles = [role for role in _spoken_roles(run) if role != "general_train"]
-    lines = script.write(terms, carriers, sentences, per_term=settings.per_term, roles=roles, seed=settings.seed)
-    if settings.replay:
-        lines["general_train"] = [line for path in settings.replay for line in script.read_sentences(path)]
-    return lines
-
-
-def synth(run: Run) -> bool:
-    """Rows by synthetic voices, of sentences and of a term list: no recordings needed."""
-    settings, terms_path = run.pipeline.synth, run.pipeline.data.terms
-    if settings is None:
-        raise InputError("synth: the pipeline has no [synth] table, so there is nothing to say")
-    from speechft.augment import script
-
-    inputs = [
-        *settings.sentences,
-        *settings.replay,
-        *([terms_path] if terms_path else []),
-        settings.templates or script.SHIPPED,
-    ]
-    for path in inputs:
-        if not path.exists():
-            raise InputError(f"{path}: there is no such file; correct data.terms or the [synth] table")
-    roles = _spoken_roles(run)
-    wanted = {**run.table("synth"), "roles": list(roles)}
-    stage = run.stage("synth", settings=wanted, inputs=inputs, seed=settings.seed)
-    if stage.up_to_date():
-        return False
-    from speechft.augment.settings import check_voices
-    from speechft.augment.speak import speak
-
-    voices, lines = check_voices(settings.voices), script_of(run)
-    stage.begin()
-    rejects = []
-    with Progress("synth") as tell:
-        for role in roles:
-            rows, failed = speak(
-                lines[role], role=role, voices=voices, seed=settings.seed, out=stage.dir / role, progress=tell
-            )
-            rejects += failed
-            if len(failed) > settings.max_failed_share * len(lines[role]):
-                raise InputError(
-                    f"synth: {len(failed):,} of {len(lines[role]):,} {role} lines could not be said, more than "
-                    f"synth.max_failed_share = {settings.max_failed_share:g} allows; the first: {failed[0].detail}"
-                )
-            manifest.write(stage.dir / f"{role}.jsonl", rows)
-    files.write_jsonl(stage.dir / "rejects.jsonl", (dataclasses.asdict(reject) for reject in rejects))
-    total = sum(map(len, lines.values()))
-    reasons = dict(collections.Counter(reject.reason for reject in rejects))
-    stage.finish({"in": total, "out": total - len(rejects), "rejected": reasons}, _outputs(stage))
-    return True
-
-
 def ingest(run: Run) -> bool:
     """Manifests in; checked rows per role, rejects and the leak audit out."""
-    if run.pipeline.synth is not None and not synth(run):
+    if run.pipeline.synth is not None and not spoken.synth(run):
         log.info("synth: up to date")
     data, roles = run.pipeline.data, _roles(run)
     for paths in roles.values():
@@ -178,7 +96,7 @@ def ingest(run: Run) -> bool:
         split_by=data.split_by,
         seed=1,
     )
-    stage.finish(counts, _outputs(stage))
+    stage.finish(counts, stage.outputs())
     return True
 
 
@@ -217,7 +135,7 @@ def _views(run: Run, page: Path) -> bool:
         )  # fmt: skip
     manifest.write(stage.dir / "train.jsonl", made.rows)
     counts = {"in": len(train), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
-    stage.finish(counts, _outputs(stage), **augmented_facts(made.rows, by=settings.balance_by))
+    stage.finish(counts, stage.outputs(), **augmented_facts(made.rows, by=settings.balance_by))
     return True
 
 
@@ -242,7 +160,7 @@ def _conditions(run: Run, page: Path) -> bool:
         )  # fmt: skip
     manifest.write(stage.dir / "rows.jsonl", made.rows)
     counts = {"in": len(test), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
-    stage.finish(counts, _outputs(stage))
+    stage.finish(counts, stage.outputs())
     return True
 
 
@@ -305,7 +223,7 @@ def encode(run: Run) -> bool:
     from speechft import encoding
 
     facts = encoding.encode(run, stage.dir)
-    stage.finish(facts.pop("counts"), _outputs(stage), **facts)
+    stage.finish(facts.pop("counts"), stage.outputs(), **facts)
     return True
 
 
@@ -368,10 +286,10 @@ def transcribe(run: Run) -> bool:
     if stage.up_to_date():
         return False
     stage.begin()
-    from speechft import adaptation
+    from speechft import transcription
 
-    facts = adaptation.transcribe_reported(run, stage.dir)
-    stage.finish(facts.pop("counts"), _outputs(stage), **facts)
+    facts = transcription.transcribe_reported(run, stage.dir)
+    stage.finish(facts.pop("counts"), stage.outputs(), **facts)
     return True
 
 
@@ -424,7 +342,7 @@ def score(run: Run) -> bool:
     files.write_json(stage.dir / "score.json", result)
     with files.atomic_write(stage.dir / "table.md") as file:
         file.write(tables.markdown(result))
-    stage.finish({"in": sum(map(len, held.values())), "out": len(held["before"]), "rejected": {}}, _outputs(stage))
+    stage.finish({"in": sum(map(len, held.values())), "out": len(held["before"]), "rejected": {}}, stage.outputs())
     return True
 
 
@@ -443,12 +361,7 @@ def report(run: Run) -> bool:
     return True
 
 
-def _outputs(stage: files.Stage) -> list[Path]:
-    records = (files.STAGE_FILE, files.STARTED_FILE)
-    return [path for path in sorted(stage.dir.iterdir()) if path.is_file() and path.name not in records]
-
-
 STAGES: dict[str, Callable[[Run], bool]] = {
-    "synth": synth, "ingest": ingest, "augment": augment, "encode": encode, "finetune": finetune,
+    "synth": spoken.synth, "ingest": ingest, "augment": augment, "encode": encode, "finetune": finetune,
     "transcribe": transcribe, "score": score, "report": report,
 }  # fmt: skip

@@ -33,7 +33,7 @@ CASES = {
     "no audio named": (["transcribe"], "name audio files"),
     "no reference": (["score", "--reference", "{folder}/none.jsonl", "--hypothesis", "{folder}/file"], "none.jsonl"),
     "a broken line": (["ingest", "--pipeline", "{broken}", "--runs", "{folder}/runs"], "rows.jsonl"),
-    "a model that is none": (["transcribe", SPEECH, "--model", "{folder}/list"], "is a 'list' model"),
+    "a model that is none": (["transcribe", SPEECH, "--model", "{folder}/list"], "holds a list, not an object"),
     "a model without weights": (["transcribe", SPEECH, "--model", "{folder}/bare"], "holds no weights"),
     "a name too long": (["transcribe", "{folder}/" + "x" * 300], "File name too long"),
     "a manifest's name too long": (

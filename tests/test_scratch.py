@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import threading
+import time
 from pathlib import Path
 
 import any_whisper
@@ -14,7 +18,7 @@ import torch
 from speechft import audio
 from speechft.adapt import aligning, scratch
 from speechft.adapt import corpus as clip_corpus
-from speechft.errors import InputError
+from speechft.errors import InputError, Stopped
 from speechft.manifest import Utterance
 from speechft.whisper import load, tokens
 
@@ -122,3 +126,23 @@ def test_two_processes_learn_and_a_second_call_goes_on(base: Path, rows: list[Ut
     assert "model.encoder.embed_positions.weight" not in moved
     scratch.train(str(base), rows, out=tmp_path, epochs=25, seed=1, peak_rate=1e-3, processes=2)
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["steps"] > steps
+
+
+def test_a_stop_is_saved_and_a_gradient_that_is_not_finite_is_not(
+    base: Path, rows: list[Utterance], tmp_path: Path
+) -> None:
+    def ask_once_it_runs() -> None:
+        while not (tmp_path / "checkpoint.pt").exists():
+            time.sleep(0.05)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=ask_once_it_runs, daemon=True).start()
+    with pytest.raises(Stopped) as stopped:
+        scratch.train(str(base), rows, out=tmp_path, epochs=100_000, seed=1, peak_rate=1e-3, processes=2)
+    assert stopped.value.status == 128 + signal.SIGTERM
+    kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert kept["steps"] > 0
+    with pytest.raises(InputError, match="gradient is no longer finite"):
+        scratch.train(str(base), rows, out=tmp_path, epochs=100_000, seed=1, peak_rate=1e30, processes=1)
+    again = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    assert all(torch.equal(value, kept["model"][name]) for name, value in again["model"].items())

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from speechft import audio, cli, config, files, manifest, stages
+from speechft import audio, cli, config, files, manifest, spoken, stages
 from speechft.augment import script, settings, speak
 from speechft.errors import InputError
 from speechft.ingest.stage import ingest
@@ -144,13 +144,13 @@ def test_a_term_list_alone_makes_all_roles(run: Run) -> None:
     assert counts[0] == 4
     assert min(counts[1:]) >= 10  # two terms, each in every sentence that is kept for checking
     assert all(row.extra["synthetic"] for role in ROLES for row in run.rows(role))
-    assert not stages.synth(run)
+    assert not spoken.synth(run)
     assert not stages.ingest(run)
 
 
 def test_synthetic_rows_are_never_drawn_for_dev(run: Run, tmp_path: Path) -> None:
     """With the user's recordings to split, what synth said stays in train."""
-    stages.synth(run)
+    spoken.synth(run)
     recorded = []
     for index in range(12):
         audio.write(tmp_path / f"{index}.wav", np.random.default_rng(index).uniform(-0.3, 0.3, 16000).astype("f4"))

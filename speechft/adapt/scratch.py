@@ -14,6 +14,8 @@ import logging
 import math
 import os
 import random
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +43,8 @@ from speechft.adapt.corpus import (
     mask_spectrum,
     read_corpus,
 )
+from speechft.adapt.stopping import StopSignal
+from speechft.errors import InputError, Stopped
 from speechft.manifest import Utterance
 from speechft.whisper import load, tokens
 
@@ -59,6 +63,7 @@ CTC_WEIGHT = 0.5
 SINGLE_SHARE = 0.25  # of the windows hold one clip, as when a user transcribes one
 TIMESTAMP_SHARE = 0.3
 WARMUP_STEPS = 300
+NOT_FINITE = 70  # exit status of a process whose gradient was not
 
 
 def encode_frames(encoder: Any, mel: torch.Tensor, *, first: int = 0) -> torch.Tensor:
@@ -110,6 +115,9 @@ class Trainer:
         """One optimiser step; returns the decoder's, the CTC and the guidance loss.
 
         Under `torch.distributed` gradients are averaged over the processes, each with its own batch.
+
+        Raises:
+            FloatingPointError: the gradient is not finite; no weight has changed.
         """
         self.model.train()
         for optimizer in self.optimizers:
@@ -139,7 +147,8 @@ class Trainer:
             ctc = self.head.loss(states, lengths, phonemes)
         (decoder_loss + CTC_WEIGHT * ctc + GUIDE_WEIGHT * guidance).backward()
         average_gradients(self.parameters)
-        nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        if not math.isfinite(float(nn.utils.clip_grad_norm_(self.parameters, 1.0))):  # the same in every process
+            raise FloatingPointError("the gradient is not finite")
         for optimizer in self.optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -222,7 +231,8 @@ def train(
         the trained `WhisperForConditionalGeneration`.
 
     Raises:
-        InputError: a row has no phonemes.
+        InputError: a row has no phonemes, or the loss is no longer finite.
+        Stopped: SIGTERM or SIGINT came; the checkpoint holds the last step.
     """
     whisper = load.load(base)
     shards = make_shards(rows, out / "features", n_mels=whisper.n_mels, progress=progress)
@@ -239,7 +249,26 @@ def train(
             seed,
             peak_rate or PEAK_RATE,
         )
-        torch.multiprocessing.spawn(_work, args=job, nprocs=processes)
+        stopping = StopSignal()
+        try:
+            with stopping:
+                team = torch.multiprocessing.spawn(_work, args=job, nprocs=processes, join=False)
+                told = False
+                while not team.join(timeout=0.5):
+                    if stopping.asked and not told:
+                        for process in team.processes:
+                            process.terminate()  # asks: it ends the step and saves
+                        told = True
+        except torch.multiprocessing.ProcessExitedException as error:
+            if error.exit_code == NOT_FINITE:
+                raise InputError(
+                    "finetune: the gradient is no longer finite; lower finetune.learning_rate. The last good "
+                    f"checkpoint is {out / 'checkpoint.pt'} until then: other settings begin anew"
+                ) from error
+            if not stopping.asked:
+                raise
+    if stopping.asked:
+        raise Stopped("finetune: stopped; the same command goes on from the last checkpoint", stopping.asked)
     whisper.model.load_state_dict(torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)["model"])
     return whisper.model
 
@@ -249,7 +278,10 @@ def _work(
     epochs: int, seed: int, peak_rate: float,
 ) -> None:  # fmt: skip
     """One training process."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    asked: list[int] = []  # signals to stop; further ones do not break off the saving
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda heard, _: asked.append(heard))
+    logging.basicConfig(level=logging.WARNING if rank else logging.INFO, format="%(message)s")
     torch.set_num_threads(1)
     if processes > 1:
         cores = sorted(os.sched_getaffinity(0))
@@ -261,17 +293,23 @@ def _work(
     trainer = Trainer(whisper.model, whisper.ids, symbols=corpus.symbols, peak_rate=peak_rate, seed=seed)
     if (out / "checkpoint.pt").exists():
         trainer.load(out / "checkpoint.pt")
-    run_steps(trainer, corpus, total=epochs * len(corpus.clips), out=out, rank=rank, processes=processes)
+    try:
+        run_steps(trainer, corpus, total=epochs * len(corpus.clips), out=out, rank=rank, asked=asked)
+    except FloatingPointError:
+        sys.exit(NOT_FINITE)
 
 
-def run_steps(trainer: Trainer, corpus: Corpus, *, total: int, out: Path, rank: int, processes: int) -> None:
-    """Train until `total` clips have been seen, checkpointing on the way; only rank 0 writes."""
+def run_steps(trainer: Trainer, corpus: Corpus, *, total: int, out: Path, rank: int, asked: Sequence[int] = ()) -> None:
+    """Train until `total` clips have been seen or any process is asked to stop; rank 0 alone writes checkpoints."""
     clips = endless(list(corpus.clips), random.Random(f"{trainer.seed}:{rank}:{trainer.steps}"))
     cut = cut_forever(corpus, FRAMES_PER_BATCH, random.Random(f"{trainer.seed}:cut:{rank}:{trainer.steps}"))
     sums: dict[str, list[float]] = {}
     started = last_saved = last_logged = time.monotonic()
+    if not rank and not trainer.steps:
+        trainer.save(out / "checkpoint.pt")  # a disk that cannot take it is told early
     first_clips = trainer.clips_seen
-    while trainer.clips_seen < total:
+    stopped = False
+    while trainer.clips_seen < total and not stopped:
         share = trainer.clips_seen / total
         longest = longest_window(share)
         # on a CPU eager attention is 1.2x as fast as the fused kernel over 1-5 s of positions, and slower over 30 s
@@ -296,12 +334,13 @@ def run_steps(trainer: Trainer, corpus: Corpus, *, total: int, out: Path, rank: 
             mel, segments, phonemes, rate=rate, first=first,
             timestamps=[not first and rng.random() < TIMESTAMP_SHARE for _ in groups],
         )  # fmt: skip
-        trainer.clips_seen += agreed_sum(sum(len(g) for g in groups))
+        clips_taken, signals = agreed_sum(sum(len(g) for g in groups), len(asked))
+        trainer.clips_seen, stopped = trainer.clips_seen + clips_taken, signals > 0
         sums[kind] = [held + loss for held, loss in zip(sums.get(kind, [0.0] * 4), (*losses, 1.0), strict=True)]
         if rank:
             continue
         now = time.monotonic()
-        done = trainer.clips_seen >= total
+        done = stopped or trainer.clips_seen >= total
         if now - last_logged > 30 or done:
             row: dict[str, Any] = {
                 "step": trainer.steps, "clips": trainer.clips_seen, "of": total, "rate": round(rate, 6),
@@ -324,10 +363,9 @@ def cut_forever(corpus: Corpus, frames_per_batch: int, rng: random.Random) -> It
             yield [[clip] for clip in batch], longest + longest % 2
 
 
-def agreed_sum(count: int) -> int:
-    """The sum over the processes, so that every one of them stops at the same step."""
-    if not torch.distributed.is_initialized():
-        return count
-    total = torch.tensor([count])
-    torch.distributed.all_reduce(total)
-    return int(total)
+def agreed_sum(*counts: int) -> list[int]:
+    """Each count's sum over the processes, so that every one of them stops at the same step."""
+    total = torch.tensor(counts)
+    if torch.distributed.is_initialized():
+        torch.distributed.all_reduce(total)
+    return total.tolist()

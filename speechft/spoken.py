@@ -1,0 +1,93 @@
+"""Rows that nobody has recorded: what `synth` is to say within a run, and the stage that has it said."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from typing import TYPE_CHECKING
+
+from speechft import files, manifest
+from speechft.errors import InputError
+from speechft.progress import Progress
+from speechft.run import Run
+
+if TYPE_CHECKING:
+    from speechft.augment.script import Line
+
+
+def roles(run: Run) -> tuple[str, ...]:
+    """Roles that [synth] speaks: train, those of dev and test where nothing recorded is named, and replay."""
+    data = run.pipeline.data
+    if run.pipeline.synth is None:
+        return ()
+    dev = () if data.dev or data.train else ("dev",)
+    replay = ("general_train",) if run.pipeline.synth.replay else ()
+    return ("train", *dev, *(() if data.test else ("test",)), *replay)
+
+
+def script_of(run: Run) -> dict[str, list[Line]]:
+    """What `synth` is to say, by role; nothing without a [synth] table.
+
+    Raises:
+        InputError: the term list, the templates or the sentences cannot be used.
+    """
+    settings, terms_path = run.pipeline.synth, run.pipeline.data.terms
+    if settings is None:
+        return {}
+    from speechft.augment import script
+    from speechft.score.terms import read_terms
+
+    terms = read_terms(terms_path) if terms_path and settings.per_term else []
+    sentences = [line for path in settings.sentences for line in script.read_sentences(path)]
+    carriers = script.read_carriers(settings.templates, terms)
+    written = [role for role in roles(run) if role != "general_train"]
+    lines = script.write(terms, carriers, sentences, per_term=settings.per_term, roles=written, seed=settings.seed)
+    if settings.replay:
+        lines["general_train"] = [line for path in settings.replay for line in script.read_sentences(path)]
+    return lines
+
+
+def synth(run: Run) -> bool:
+    """Rows by synthetic voices, of sentences and of a term list: no recordings needed."""
+    settings, terms_path = run.pipeline.synth, run.pipeline.data.terms
+    if settings is None:
+        raise InputError("synth: the pipeline has no [synth] table, so there is nothing to say")
+    from speechft.augment import script
+
+    inputs = [
+        *settings.sentences,
+        *settings.replay,
+        *([terms_path] if terms_path else []),
+        settings.templates or script.SHIPPED,
+    ]
+    for path in inputs:
+        if not path.exists():
+            raise InputError(f"{path}: there is no such file; correct data.terms or the [synth] table")
+    spoken = roles(run)
+    wanted = {**run.table("synth"), "roles": list(spoken)}
+    stage = run.stage("synth", settings=wanted, inputs=inputs, seed=settings.seed)
+    if stage.up_to_date():
+        return False
+    from speechft.augment.settings import check_voices
+    from speechft.augment.speak import speak
+
+    voices, lines = check_voices(settings.voices), script_of(run)
+    stage.begin()
+    rejects = []
+    with Progress("synth") as tell:
+        for role in spoken:
+            rows, failed = speak(
+                lines[role], role=role, voices=voices, seed=settings.seed, out=stage.dir / role, progress=tell
+            )
+            rejects += failed
+            if len(failed) > settings.max_failed_share * len(lines[role]):
+                raise InputError(
+                    f"synth: {len(failed):,} of {len(lines[role]):,} {role} lines could not be said, more than "
+                    f"synth.max_failed_share = {settings.max_failed_share:g} allows; the first: {failed[0].detail}"
+                )
+            manifest.write(stage.dir / f"{role}.jsonl", rows)
+    files.write_jsonl(stage.dir / "rejects.jsonl", (dataclasses.asdict(reject) for reject in rejects))
+    total = sum(map(len, lines.values()))
+    reasons = dict(collections.Counter(reject.reason for reject in rejects))
+    stage.finish({"in": total, "out": total - len(rejects), "rejected": reasons}, stage.outputs())
+    return True
