@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from speechft import audio, files, spoken, stages
+from speechft import audio, files, spoken
 from speechft.errors import InputError
 from speechft.ingest import readers
 from speechft.ingest.stage import DEV_SHARE
@@ -43,7 +43,7 @@ def describe(run: Run) -> str:
     Raises:
         InputError: a manifest or model cannot be read.
     """
-    stages.check_ahead(run)
+    run.check_ahead()
     pipeline, shape = run.pipeline, shape_of(run)
     settings, roles = pipeline.finetune, loads(run)
     everything = sum(load.rows for load in roles.values())

@@ -50,6 +50,20 @@ class Run:
         folder = Path(base).expanduser()
         return [folder] if folder.is_dir() else []
 
+    def check_ahead(self) -> None:
+        """Check what later stages would refuse, before the first spends hours.
+
+        Raises:
+            InputError: a transform, a condition, or the base model's directory, language or task cannot be used.
+        """
+        from speechft.augment import plan
+
+        plan.check(self.pipeline.augment.transforms, self.pipeline.conditions)
+        asked = self.pipeline.model
+        for folder in self.base_files:
+            source.check_directory(folder)
+            source.check_language(folder, asked.base, language=asked.language, task=asked.task)
+
     def table(self, *names: str) -> dict[str, Any]:
         """Settings of some tables of the pipeline, as JSON values."""
         tree = self.pipeline.model_dump(mode="json")

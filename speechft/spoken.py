@@ -71,6 +71,7 @@ def synth(run: Run) -> bool:
     from speechft.augment.settings import check_voices
     from speechft.augment.speak import speak
 
+    run.check_ahead()
     voices, lines = check_voices(settings.voices), script_of(run)
     stage.begin()
     rejects = []

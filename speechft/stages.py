@@ -51,37 +51,21 @@ def _roles(run: Run) -> dict[str, list[Path]]:
     return roles
 
 
-def check_ahead(run: Run) -> None:
-    """Check what later stages would refuse, before the first spends hours.
-
-    Raises:
-        InputError: a transform, a condition, or the base model's directory, language or task cannot be used.
-    """
-    from speechft.augment import plan
-
-    plan.check(run.pipeline.augment.transforms, run.pipeline.conditions)
-    asked = run.pipeline.model
-    for folder in run.base_files:
-        source.check_directory(folder)
-        source.check_language(folder, asked.base, language=asked.language, task=asked.task)
-
-
 def ingest(run: Run) -> bool:
     """Manifests in; checked rows per role, rejects and the leak audit out."""
-    if run.pipeline.synth is not None and not spoken.synth(run):
-        log.info("synth: up to date")
     data, roles = run.pipeline.data, _roles(run)
-    for paths in roles.values():
-        for path in paths:
-            if not path.exists():
-                raise InputError(f"{path}: there is no such manifest; correct the pipeline's [data] table")
-    inputs = [path for paths in roles.values() for path in paths] + ([data.terms] if data.terms else [])
+    for path in (path for paths in roles.values() for path in paths):
+        if not path.exists() and run.dir / "synth" not in path.parents:  # what is spoken comes in a moment
+            raise InputError(f"{path}: there is no such manifest; correct the pipeline's [data] table")
     if data.terms and not data.terms.exists():
         raise InputError(f"{data.terms}: there is no such term list; correct data.terms")
+    if run.pipeline.synth is not None and not spoken.synth(run):
+        log.info("synth: up to date")
+    inputs = [path for paths in roles.values() for path in paths] + ([data.terms] if data.terms else [])
     stage = run.stage("ingest", settings=run.table("data"), inputs=inputs)
     if stage.up_to_date():
         return False
-    check_ahead(run)
+    run.check_ahead()
     if not run.base_files:  # on the hub: fetched before hours are spent
         source.find(run.pipeline.model.base, revision=run.pipeline.model.revision)
     stage.begin()
