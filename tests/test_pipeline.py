@@ -189,6 +189,27 @@ def test_a_multilingual_whisper_from_a_directory(tmp_path: Path) -> None:
     assert all(name.startswith("model.decoder.layers.") for name in changed)
 
 
+def test_everything_trains_from_audio_and_nothing_under_prompt(pipeline: Path, whole: Path) -> None:
+    """The two ends of the strategies, by the same command, with what a share of the windows may get."""
+    shares = ["finetune.timestamp_share=0.3", "finetune.previous_share=0.3"]
+    terms = f"data.terms={CLINICAL / 'terms.jsonl'}"
+    base = load.load("nano").model.state_dict()
+    changed: dict[str, set[str]] = {}
+    for strategy, settings in (("full", shares), ("prompt", [terms])):
+        given = ["finetune.epochs=1", f"finetune.strategy={strategy}", *settings]
+        sets = [part for setting in given for part in ("--set", setting)]
+        finish(pipeline, whole.parent, "--run", strategy, *sets)
+        run = whole.parent / strategy
+        assert json.loads((run / "report.json").read_text())["wer"]["words"] > 20
+        adapted = load.load(str(run / "finetune" / "model"))
+        changed[strategy] = {n for n, value in adapted.model.state_dict().items() if not torch.equal(value, base[n])}
+        choice = json.loads((run / "finetune" / "choice.json").read_text())
+        assert (adapted.prompt or None) == (choice.get("prompt") or None)
+        assert not list((run / "finetune").glob("*.pt"))  # checkpoints go once there is a model
+    assert changed["prompt"] == set()
+    assert {"model.encoder.conv1.weight", "model.decoder.layers.0.fc1.weight"} <= changed["full"]
+
+
 def test_two_processes_finetune_under_accelerate(pipeline: Path, whole: Path) -> None:
     """As docs/adapting.md says: encode, then launch the script."""
     options = ["--pipeline", str(pipeline), "--runs", str(whole.parent), "--run", "team", "--set", "finetune.epochs=1"]
