@@ -14,7 +14,7 @@ from test_text import JARGON
 
 from speechft import text
 
-SHOWN = ("jargon-safe", "whisper-english", "whisper-basic")
+SHOWN = ("jargon-safe", "letters", "whisper-english", "whisper-basic")  # `raw` leaves what is written
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ def test_a_real_gain_is_better_and_every_field_is_there() -> None:
     assert result["wer"]["delta"] == pytest.approx(result["wer"]["after"] - result["wer"]["before"])
     low, high = result["wer"]["delta_ci95"]
     assert low < result["wer"]["delta"] < high < 0
-    for name in ("cer", "raw_wer", "whisper_wer", "general_wer"):
+    for name in ("cer", "raw_wer", "whisper_wer", "general_wer", "general_raw_wer", "general_whisper_wer"):
         assert set(result[name]) >= {
             "before",
             "before_ci95",

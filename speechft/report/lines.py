@@ -66,17 +66,13 @@ class Line:
 def rates(content: Mapping[str, Any]) -> list[Line]:
     """Error rates: the main one first, general speech last."""
     main = content.get("rate", "wer")
-    names = [main, *(name for name in RATE_NAMES if name != main), "general_cer"]
     found = []
-    for name in names:
+    for name in [main, *(name for name in RATE_NAMES if name != main)]:
         rate = content.get(name)
         if not rate or rate.get("before") is None:
             continue
-        size = _count(rate["words"], "words")
-        if name == "cer" and rate.get("characters"):
-            size = _count(rate["characters"], "characters")
-        title = RATE_NAMES.get(name, "character errors, general speech")
-        found.append(_line(title, rate, of=size))
+        unit = "characters" if name.endswith("cer") else "words"
+        found.append(_line(RATE_NAMES[name], rate, of=_count(rate.get("characters", rate["words"]), unit)))
     return found
 
 

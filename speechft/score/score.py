@@ -124,6 +124,10 @@ def score_run(
         rates["general_wer"] = (general_test.errors(), general)
         if by_character:
             rates["general_cer"] = (_count(general, normalised.characters), general)
+        for name, other in beside.items():
+            once = _Once(other)
+            split, unit = (once.characters, "cer") if by_character else (once.words, "wer")
+            rates[f"general_{name.removesuffix('wer')}{unit}"] = (_count(general, split), general)
     paired = {name: bootstrap(errors, rows) for name, (errors, rows) in rates.items()}
     result: dict[str, Any] = {"normaliser": chosen.identity(), "rate": "cer" if by_character else "wer"}
     result["normalisers"] = {name: other.identity() for name, other in ({"wer": chosen} | beside).items()}

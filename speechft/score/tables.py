@@ -15,6 +15,12 @@ RATE_NAMES = {
     "jargon_safe_cer": "character errors, jargon-safe normaliser",
     "general_wer": "word errors, general speech",
     "general_cer": "character errors, general speech",
+    "general_raw_wer": "word errors, general speech, raw text",
+    "general_whisper_wer": "word errors, general speech, Whisper's normaliser",
+    "general_jargon_safe_wer": "word errors, general speech, jargon-safe normaliser",
+    "general_raw_cer": "character errors, general speech, raw text",
+    "general_whisper_cer": "character errors, general speech, Whisper's normaliser",
+    "general_jargon_safe_cer": "character errors, general speech, jargon-safe normaliser",
 }
 TERM_NAMES = {
     "recall": "term recall",
