@@ -24,6 +24,7 @@ FILL = 0.9  # of a packed window holds clips and gaps
 PROMPT_TRIALS = 4  # shares of the term list, see adapt/prompt.py
 SPOKEN_S = 3.5  # a sentence of `synth`
 TRANSFORM_RATE = 0.006  # seconds of work a second of audio
+FLOAT32_SLOWER = 2.5  # what runs the model, on a processor without bf16 (docs/log.md, 2026-11-25)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,12 +75,13 @@ def describe(run: Run) -> str:
     views = f"{pipeline.augment.views} views, {len(pipeline.conditions)} conditions"
     made_s = train.seconds * pipeline.augment.views + roles["test"].seconds * len(pipeline.conditions)
     said = {role: len(lines) for role, lines in spoken.script_of(run).items()}
+    slower, machine = _machine()
     rows = [
         ("ingest", f"{everything:,} rows, {seconds / 60:.0f} min of audio", 0.002 * everything, 0.0),
         ("augment", views, made_s * TRANSFORM_RATE, made_s * 2e-5),
-        ("encode", f"about {encoded:,.0f} windows", encoded * window_s, kept_gb),
-        ("finetune", f"{settings.strategy}, {settings.epochs} epochs", train_s + trials * checked * row_s, trained_gb),
-        ("transcribe", f"{reported:,} rows, before and after", 2 * reported * row_s, 0.0),
+        ("encode", f"about {encoded:,.0f} windows", slower * encoded * window_s, kept_gb),
+        ("finetune", f"{settings.strategy}, {settings.epochs} epochs", slower * (train_s + trials * checked * row_s), trained_gb),
+        ("transcribe", f"{reported:,} rows, before and after", slower * 2 * reported * row_s, 0.0),
         ("score", f"{pipeline.score.resamples:,} resamples", 1.0, 0.0),
         ("report", "report.html, .md, .json", 1.0, 0.0),
     ]  # fmt: skip
@@ -88,13 +90,25 @@ def describe(run: Run) -> str:
     lines = [f"{'stage':<12}{'what':<44}{'minutes':>9}{'disk GB':>9}"]
     lines += [f"{name:<12}{what:<44}{seconds / 60:>9.1f}{gb:>9.2f}" for name, what, seconds, gb in rows]
     total_s, total_gb = sum(r[2] for r in rows), sum(r[3] for r in rows)
-    lines.append(f"{'all':<12}{'estimated for 2 CPU cores with bf16':<44}{total_s / 60:>9.1f}{total_gb:>9.2f}")
+    lines.append(f"{'all':<12}{machine:<44}{total_s / 60:>9.1f}{total_gb:>9.2f}")
     # The model and the base's copy; two moments and a gradient of what may train (all but the encoder, unless audio).
     weights = shape.parameters * 4e-9
     trained = {"audio": 1.0, "rows": 1.0, "states": shape.decoder_share, "nothing": 0.0}[run.learns_from]
     memory_gb = 1.2 + 2 * weights + 3 * trained * weights + 0.1 * shape.d_model / 192
     lines.append(f"memory: about {memory_gb:.1f} GB; results in {run.dir}")
     return "\n".join(lines)
+
+
+def _machine() -> tuple[float, str]:
+    """How many times slower than by the measured rates the model runs here, and what the estimate is for."""
+    from speechft.whisper import load
+
+    device = load.choose_device()
+    if device.name == "cuda":
+        return 1.0, "estimated for 2 CPU cores: no GPU measured"
+    if device.precision.itemsize > 2:
+        return FLOAT32_SLOWER, "estimated for 2 CPU cores without bf16"
+    return 1.0, "estimated for 2 CPU cores with bf16"
 
 
 def shape_of(run: Run) -> Shape:
