@@ -206,6 +206,8 @@ def compare(corpus: str, chain: str, seeds: Sequence[int], base: str = "none") -
     result = score_run(*sides, normaliser=normaliser_of(corpus))
     clean = {"value": CLEAN, **{k: result["wer"][k] for k in ("before", "after", "delta", "delta_ci95", "words")}}
     slices = [entry for entry in result["slices"] if entry["by"] == "condition" and entry["value"] != CLEAN]
+    order = list(CONDITIONS)
+    slices.sort(key=lambda entry: order.index(entry["value"]) if entry["value"] in order else len(order))
     return [clean, *slices]
 
 
@@ -239,14 +241,25 @@ def page(corpus: str) -> str:
     epochs, steps = ({row[key] for row in finished} for key in ("epochs", "steps"))
     words = ", ".join(f"{entry['value']} {entry['words']:,}" for entry in none)
     general = ", ".join(general_cell(finished, chain) for chain in CHAINS if seeds_of[chain])
+    by_seed = ", ".join(
+        f"{chain} " + " ".join(f"{100 * rate:.1f}" for rate in clean_rates(finished, chain))
+        for chain in CHAINS
+        if len(seeds_of[chain]) > 1
+    )
     return "\n".join([
         *lines,
         "",
         f"{min(epochs)} epochs, {min(steps)} to {max(steps)} steps; words by condition, all seeds: {words}.",
+        f"Clean, seed by seed: {by_seed}." if by_seed else "One seed.",
         f"General speech afterwards: {general}.",
         f"{sum(row['seconds'] for row in finished) / 60:.0f} minutes of a core for {len(finished)} runs.",
         "",
     ])  # fmt: skip
+
+
+def clean_rates(rows: Sequence[Mapping[str, Any]], chain: str) -> list[float]:
+    """A chain's rates on clean rows, in the order of its seeds."""
+    return [row["clean_wer"] for row in sorted(rows, key=lambda row: row["seed"]) if row["chain"] == chain]
 
 
 def cell(entry: Mapping[str, Any]) -> str:
