@@ -94,6 +94,17 @@ def test_recall_precision_and_false_alarms_by_hand() -> None:
     assert result["confusions"]["after"] == []
 
 
+def test_no_interval_of_shares_reaches_beyond_one() -> None:
+    """A system that hardly ever writes a term: few draws have a precision at all, and they lie far apart."""
+    references = [*["use metformin now"] * 7, "use it now"]
+    before = aligned(*zip(references, [*["use met for men"] * 6, "use metformin now", "use metformin"], strict=True))
+    after = aligned(*zip(references, [*["use metformin now"] * 6, "use insulin", "use metformin now"], strict=True))
+    result = report(before, after)
+    intervals = [value for name, value in result.items() if name.endswith("_ci95") and value is not None]
+    assert len(intervals) == 6
+    assert all(-1.0 <= low <= high <= 1.0 for low, high in intervals)
+
+
 def test_one_system_alone_and_unknown_training() -> None:
     result = report(aligned(("use kubectl", "use kubectl")), None)
     assert result["value"]["recall"] == 1.0

@@ -101,15 +101,15 @@ def term_report(
     for name, paired in (("recall", recall), ("precision", precision)):
         report[f"{name}_before_ci95"] = _share_ci95(paired.before) if paired else None
         report[f"{name}_after_ci95"] = _share_ci95(paired.after) if paired else None
-        report[f"{name}_delta_ci95"] = paired.delta.ci95 if paired else None
+        report[f"{name}_delta_ci95"] = _share_ci95(paired.delta) if paired else None
     report["per_term"] = _per_term(matcher, trained, {"before": first, "after": second})
     report["confusions"] = {"before": confusions(before, matcher), "after": confusions(after, matcher)}
     return report
 
 
 def _share_ci95(share: Interval) -> list[float] | None:
-    """The interval of a recall or precision: no share is above one."""
-    return None if share.ci95 is None else [min(1.0, end) for end in share.ci95]
+    """The interval of a recall, a precision or a difference of two: none is beyond one."""
+    return None if share.ci95 is None else [max(-1.0, min(1.0, end)) for end in share.ci95]
 
 
 def _side(rows: Sequence[Aligned], general: Sequence[Aligned] | None, matcher: Matcher) -> _Side:
