@@ -139,15 +139,19 @@ def _score_command(commands: Any) -> None:
         metavar="FILE",
         help="general speech, to see what was forgotten: its references, then its output of A and of B",
     )
-    parser.add_argument("--train", type=Path, help="training texts, to tell seen from unseen terms")
+    parser.add_argument(
+        "--train", type=Path, help="training texts, to tell seen from unseen terms; with --general, to mine a term list"
+    )
     parser.add_argument("--smallest-gain", type=float, metavar="X", help="a difference that matters, such as 0.02")
+    parser.add_argument("--forgetting-budget", type=float, metavar="X", help="what general speech may lose")
+    parser.add_argument("--language", metavar="CODE", help="of rows that do not name theirs, such as de; by default en")
     parser.add_argument(
         "--out", type=Path, help="folder for score.json, table.md, counts by row, and the .trn files of NIST's tools"
     )
     parser.add_argument(
         "--fail-if-worse",
         action="store_true",
-        help="exit status 1 when the verdict is worse, or general speech is over its budget",
+        help="exit status 1 when the verdict is worse, or general speech is worse and not surely within its budget",
     )
     _pipeline_options(parser, required=False)
     parser.set_defaults(act=score)
@@ -219,8 +223,11 @@ def score(options: argparse.Namespace) -> int:
     """A run's hypotheses, or files named on the command line."""
     from speechft.score import command
 
-    names = ("reference", "hypothesis", "normaliser", "terms", "general", "train", "smallest_gain", "out")
-    own = [name.replace("_", "-") for name in names if getattr(options, name)]
+    names = (
+        "reference", "hypothesis", "normaliser", "terms", "general", "train", "smallest_gain", "forgetting_budget",
+        "language", "out",
+    )  # fmt: skip
+    own = [name.replace("_", "-") for name in names if getattr(options, name) is not None]
     if options.pipeline:
         if own:
             raise InputError(f"score: --{own[0]} is for your own files; a run's settings are its pipeline's, or --set")
@@ -234,11 +241,16 @@ def score(options: argparse.Namespace) -> int:
         raise InputError("score: give --reference and one or two files after --hypothesis, or a run's --pipeline")
     else:
         before, after = (*options.hypothesis, None)[:2]
-        if options.smallest_gain is not None and not 0 < options.smallest_gain < 1:
-            raise InputError(f"score: --smallest-gain is a fraction above 0 and below 1, got {options.smallest_gain:g}")
+        if options.fail_if_worse and after is None:
+            raise InputError("score: --fail-if-worse compares two systems: give two files after --hypothesis")
+        for name in ("smallest_gain", "forgetting_budget"):
+            if (given := getattr(options, name)) is not None and not 0 < given < 1:
+                flag = name.replace("_", "-")
+                raise InputError(f"score: --{flag} is a fraction above 0 and below 1, got {given:g}")
         result = command.run(
             options.reference, before, after, normaliser=options.normaliser or DEFAULT, terms=options.terms,
-            general=options.general, train=options.train, smallest_gain=options.smallest_gain, out=options.out,
+            general=options.general, train=options.train, smallest_gain=options.smallest_gain,
+            forgetting_budget=options.forgetting_budget, language=options.language, out=options.out,
         )  # fmt: skip
         print(result["table"])
     return 1 if options.fail_if_worse and command.is_worse(result) else 0

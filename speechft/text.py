@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,6 +26,12 @@ VERSIONS = {
 
 # Written without spaces between words, so that a word error rate says nothing: the rate of these is the CER.
 LANGUAGES_WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my", "bo"})
+# Whisper's own names, and three-letter codes, of the languages that are treated apart.
+_LANGUAGE_CODES = {
+    "english": "en", "eng": "en", "chinese": "zh", "mandarin": "zh", "zho": "zh", "chi": "zh", "cmn": "zh",
+    "cantonese": "yue", "japanese": "ja", "jpn": "ja", "thai": "th", "tha": "th", "lao": "lo", "khmer": "km",
+    "khm": "km", "myanmar": "my", "burmese": "my", "mya": "my", "bur": "my", "tibetan": "bo", "bod": "bo", "tib": "bo",
+}  # fmt: skip
 
 # whisper-normalizer 0.1.15 adds these to OpenAI's table ("the cause of death" would become "the because of
 # death"); they are taken out again, so that the number is the one the reference package gives.
@@ -103,11 +110,17 @@ def without_spaces(languages: Iterable[str | None], texts: Sequence[str]) -> boo
     The rows' languages decide when they are given; otherwise more than half of the letters must be Chinese,
     Japanese, Thai, Lao, Khmer, Burmese or Tibetan.
     """
-    known = [language.lower().split("-")[0] for language in languages if language]
+    known = [language_code(language) for language in languages if language]
     if known:
         return sum(language in LANGUAGES_WITHOUT_SPACES for language in known) * 2 > len(known)
     letters = [character for text in texts[:200] for character in text[:200] if character.isalpha()]
     return sum(map(_is_unspaced, letters)) * 2 > len(letters)
+
+
+def language_code(language: str) -> str:
+    """A language's code without its region: `en` for `en-GB`, `en_US`, `eng` and `English`."""
+    code = re.split(r"[-_]", language.strip().lower())[0]
+    return _LANGUAGE_CODES.get(code, code)
 
 
 def _is_unspaced(character: str) -> bool:
@@ -136,7 +149,7 @@ def _make(name: str, terms: tuple[Term, ...], language: str) -> Normaliser:
     elif name == "whisper-basic":
         function = _whisper_basic()
     else:
-        in_english = language.lower().split("-")[0] in ("en", "english")
+        in_english = language_code(language) == "en"
         used_terms, used_language = terms, "en" if in_english else "other"
         table = english.spelling_hash() if in_english else ""
         function = jargon.JargonSafe(

@@ -32,6 +32,10 @@ CASES = {
     "no such audio": (["transcribe", "{folder}/none.wav"], "none.wav"),
     "no audio named": (["transcribe"], "name audio files"),
     "no reference": (["score", "--reference", "{folder}/none.jsonl", "--hypothesis", "{folder}/file"], "none.jsonl"),
+    "one system that cannot be worse": (
+        ["score", "--reference", "{folder}/file", "--hypothesis", "{folder}/file", "--fail-if-worse"],
+        "--fail-if-worse compares two systems",
+    ),
     "a broken line": (["ingest", "--pipeline", "{broken}", "--runs", "{folder}/runs"], "rows.jsonl"),
     "a model that is none": (["transcribe", SPEECH, "--model", "{folder}/list"], "holds a list, not an object"),
     "a model without weights": (["transcribe", SPEECH, "--model", "{folder}/bare"], "holds no weights"),

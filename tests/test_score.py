@@ -15,7 +15,7 @@ import pytest
 from speechft import manifest
 from speechft.errors import InputError
 from speechft.manifest import Utterance
-from speechft.score import command, tables
+from speechft.score import command, nist, tables
 from speechft.score.score import score_run, units
 from speechft.text import Term
 
@@ -338,6 +338,37 @@ def test_silence_in_csv_and_alternatives_in_trn(tmp_path: Path) -> None:
     (tmp_path / "r.trn").write_text("{ c / see } d (a)\n")
     with pytest.raises(InputError, match=r"r\.trn:1: alternatives are not read"):
         command.run(tmp_path / "r.trn", tmp_path / "r.trn")
+
+
+def test_what_nemo_writes_is_the_output_and_not_the_reference(tmp_path: Path) -> None:
+    path = tmp_path / "nemo.jsonl"
+    path.write_text('{"id": "1", "text": "x y", "pred_text": "q z"}\n{"id": "2", "text": "z", "pred_text": ""}\n')
+    assert command.read_hypotheses(path) == {"1": "q z", "2": ""}
+    assert command.run(path, path)["wer"]["value"] == 1.0
+
+
+def test_a_language_that_no_row_names_can_be_given(tmp_path: Path) -> None:
+    for name, said in (("r", "Das ist schön"), ("h", "Das ist schon")):
+        (tmp_path / f"{name}.trn").write_text(f"{said} (a_1)\n")
+    rates = [
+        command.run(tmp_path / "r.trn", tmp_path / "h.trn", language=language)["wer"]["value"]
+        for language in (None, "de")
+    ]
+    assert rates == [0.0, pytest.approx(1 / 3)]
+
+
+def test_ids_of_trn_stay_what_they_were(tmp_path: Path) -> None:
+    (tmp_path / "r.trn").write_text("a b (spk_a)\nc d (spk_b)\n")
+    command.run(tmp_path / "r.trn", tmp_path / "r.trn", out=tmp_path / "out")
+    assert nist.read_trn(tmp_path / "out" / "before.trn") == {"spk_a": "a b", "spk_b": "c d"}
+
+
+def test_general_speech_that_is_surely_worse_fails_unless_it_is_surely_within_budget() -> None:
+    failing = {"outcome": "better", "general": "unsure"}
+    general = {"general_wer": {"delta_ci95": [0.001, 0.02]}}
+    assert command.is_worse({"rate": "wer", "verdict": failing} | general)
+    assert not command.is_worse({"rate": "wer", "verdict": failing, "general_wer": {"delta_ci95": [-0.001, 0.02]}})
+    assert not command.is_worse({"rate": "wer", "verdict": {**failing, "general": "within_budget"}} | general)
 
 
 def test_scoring_needs_no_torch() -> None:

@@ -179,3 +179,10 @@ def test_broken_term_lists_are_named(tmp_path: Path, name: str, content: str, me
 def test_a_missing_term_list_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be read"):
         terms.read_terms(tmp_path / "none.txt")
+
+
+def test_a_spelling_belongs_to_one_term(tmp_path: Path) -> None:
+    path = tmp_path / "terms.jsonl"
+    path.write_text('{"term": "A1", "variants": ["foo"]}\n{"term": "B1", "variants": ["Foo"]}\n')
+    with pytest.raises(InputError, match="terms.jsonl:2: 'Foo' is a spelling of the term in line 1 already"):
+        terms.read_terms(path)

@@ -199,6 +199,13 @@ def test_odd_input_does_not_fail(name: str, odd: str) -> None:
     assert isinstance(text.get(name, TERMS).words(odd), list)
 
 
+def test_a_language_by_any_of_its_names() -> None:
+    assert {text.language_code(name) for name in ("en", "en-GB", "en_US", "eng", "English")} == {"en"}
+    for name in ("zh_CN", "cmn", "chinese", "Japanese", "th-TH"):
+        assert text.without_spaces([name], ["abc"])
+    assert text.get("jargon-safe", language="en_US").hash == text.get("jargon-safe", language="en").hash
+
+
 def test_languages_without_spaces() -> None:
     assert text.without_spaces(["ja", "zh-CN"], [])
     assert not text.without_spaces(["en"], ["東京"])

@@ -118,7 +118,7 @@ def test_the_sentence_names_the_outcome(test: Paired | None, says: str) -> None:
         (paired(0.2, 0.01, 0.005, 0.015), "General speech is worse but within its budget"),
         (paired(0.2, 0.1, 0.05, 0.15), "General speech is worse, over its budget"),
         (paired(0.2, 0.02, -0.01, 0.05), "It is not sure that general speech is within its budget"),
-        (paired(0.2, 0.02, 0.01, 0.05), "It is not sure that general speech is worse but within its budget"),
+        (paired(0.2, 0.02, 0.01, 0.05), "General speech is worse, and it is not sure that it is within its budget"),
     ],
 )
 def test_a_better_domain_score_never_hides_general_speech(general: Paired, says: str) -> None:

@@ -31,14 +31,16 @@ def run(
     train: str | Path | None = None,
     out: str | Path | None = None,
     smallest_gain: float | None = None,
+    forgetting_budget: float | None = None,
+    language: str | None = None,
     resamples: int = 10_000,
     seed: int = 1,
 ) -> dict[str, Any]:
     """Score one or two files of hypotheses against a file of references.
 
-    Files are JSON Lines, CSV or TSV with `id` and `text` (hypotheses may be in `hypothesis` instead), or NIST
-    .trn, told by their suffix. Rows are joined by id. Everything else a reference row says (speaker, accent,
-    duration, condition and so on) is used for groups and slices.
+    Files are JSON Lines, CSV or TSV with `id` and `text` (hypotheses may be in `hypothesis` or `pred_text`
+    instead), or NIST .trn, told by their suffix. Rows are joined by id. Everything else a reference row says
+    (speaker, accent, duration, condition and so on) is used for groups and slices.
 
     Args:
         reference: the references.
@@ -50,6 +52,8 @@ def run(
         train: what the second system was trained on, to tell seen from unseen terms; mined where no list is given.
         out: a folder for `score.json`, `table.md`, `rows.jsonl` and `reference.trn`, `before.trn`, `after.trn`.
         smallest_gain: the smallest difference that matters, a fraction.
+        forgetting_budget: what general speech may lose, a fraction.
+        language: of rows that do not name theirs, such as "de"; English unless said.
         resamples: bootstrap draws.
         seed: of the draws.
 
@@ -60,6 +64,8 @@ def run(
         InputError: a file cannot be read, or the ids do not fit together.
     """
     rows = read_references(reference)
+    if train is not None and terms is None and general is None:
+        log.warning("%s: terms are not mined without general speech to compare with: give --general, or --terms", train)
     listed = read_terms(terms) if terms is not None else None
     before = _with_hypotheses(rows, hypothesis_a)
     after = _with_hypotheses(rows, hypothesis_b) if hypothesis_b is not None else None
@@ -76,7 +82,9 @@ def run(
         normaliser=normaliser,
         terms=listed,
         train_texts=[row.text or "" for row in read_references(train)] if train is not None else None,
+        language=language,
         smallest_gain=smallest_gain,
+        forgetting_budget=forgetting_budget,
         resamples=resamples,
         seed=seed,
     )
@@ -94,15 +102,26 @@ def run(
         if path is not None
     }
     if out is not None:
-        chosen = text_rules.get(normaliser, listed, language=language_of(before))
+        chosen = text_rules.get(normaliser, listed, language=language_of(before, language))
         write(Path(out), result, before, after, chosen)
     return result | {"table": tables.markdown(result)}
 
 
 def is_worse(result: dict[str, Any]) -> bool:
-    """Say whether `--fail-if-worse` should fail: worse on the test set, or general speech over its budget."""
+    """Say whether `--fail-if-worse` should fail: worse on the test set, or general speech over its budget.
+
+    General speech that is surely worse, and not surely within its budget, counts too.
+    """
     verdict = result.get("verdict")
-    return verdict is not None and (verdict["outcome"] == "worse" or verdict["general"] == "over_budget")
+    if verdict is None:
+        return False
+    general = result.get("general_cer" if result["rate"] == "cer" else "general_wer")
+    sure = bool(general and general["delta_ci95"] and general["delta_ci95"][0] > 0)
+    return bool(
+        verdict["outcome"] == "worse"
+        or verdict["general"] == "over_budget"
+        or (verdict["general"] == "unsure" and sure)
+    )
 
 
 def write(
@@ -155,7 +174,7 @@ def read_references(path: str | Path) -> list[Utterance]:
 
 
 def read_hypotheses(path: str | Path) -> dict[str, str]:
-    """Read hypotheses: id to text, from `hypothesis` if any row has one, else from `text`.
+    """Read hypotheses: id to text, from `hypothesis` or NeMo's `pred_text` if any row has one, else from `text`.
 
     A row with neither is an empty output, since CSV cannot tell the two apart.
 
@@ -165,7 +184,12 @@ def read_hypotheses(path: str | Path) -> dict[str, str]:
     path = Path(path)
     if path.suffix.lower() == ".trn":
         return nist.read_trn(path)
-    rows = manifest.read(path, need_audio=False)
+    rows = [
+        dataclasses.replace(row, hypothesis=str(row.extra.get("pred_text") or ""))
+        if row.hypothesis is None and "pred_text" in row.extra
+        else row
+        for row in manifest.read(path, need_audio=False)
+    ]
     if rows and all(row.hypothesis is None and row.text is None for row in rows):
         raise InputError(f"{path}: no row has `hypothesis` or `text`; give the recogniser's output in one of them")
     has_hypotheses = any(row.hypothesis is not None for row in rows)

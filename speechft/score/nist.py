@@ -121,8 +121,11 @@ def _path(reference: Sequence[str], hypothesis: Sequence[str]) -> list[str]:
 def trn_id(row_id: str, speaker: str | None) -> str:
     """Return the id a row has in a .trn file: its speaker first, which is how sclite groups rows.
 
-    sclite takes what stands before the last `-` or `_` for the speaker (`-i rm`).
+    sclite takes what stands before the last `-` or `_` for the speaker (`-i rm`). An id that says its speaker in that
+    way already stays as it is.
     """
+    if speaker and row_id[: max(row_id.rfind("-"), row_id.rfind("_"))] == speaker and not _UNSAFE_ID.search(row_id):
+        return row_id
     safe = _UNSAFE_ID.sub(".", row_id).replace("-", ".").replace("_", ".")
     name = _UNSAFE_ID.sub(".", speaker or "all").replace("-", ".").replace("_", ".")
     return f"{name}_{safe}"

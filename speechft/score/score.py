@@ -41,7 +41,9 @@ def units(
 ) -> Units:  # fmt: skip
     """What the rows' errors are counted in: by their languages, else by `language`, else by their script."""
     spoken = language_of(rows, language)
-    stated = [row.lang or (language if language and not language.startswith("en") else None) for row in rows]
+    stated = [
+        row.lang or (language if language and text_rules.language_code(language) != "en" else None) for row in rows
+    ]
     unspaced = text_rules.without_spaces(stated, [row.text or "" for row in rows])
     return Units(
         normaliser=text_rules.get(normaliser, terms, language=spoken), by_character=unspaced, language=spoken
@@ -101,7 +103,9 @@ def score_run(
     bootstrap = _Bootstrap(resamples=resamples, seed=seed)
     beside = {
         "raw_wer": text_rules.get("raw"),
-        "whisper_wer": text_rules.get("whisper-english" if language.startswith("en") else "whisper-basic"),
+        "whisper_wer": text_rules.get(
+            "whisper-english" if text_rules.language_code(language) == "en" else "whisper-basic"
+        ),
     }
     if chosen.name != "jargon-safe":
         beside["jargon_safe_wer"] = text_rules.get("jargon-safe", terms, language=language)

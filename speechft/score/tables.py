@@ -157,16 +157,16 @@ def _slices(result: dict[str, Any], *, compared: bool) -> str:
         text += f"\n\n{len(found) - SLICES_SHOWN} more slices are in score.json."
     if compared:
         text += "\n\n\\* a real difference, corrected for the number of slices (Holm)."
-    notes = [_gap(entry, compared=compared) for entry in result.get("gaps") or []]
+    notes = [_gap(entry, unit, compared=compared) for entry in result.get("gaps") or []]
     return text + ("\n\n" + " ".join(notes) if notes else "")
 
 
-def _gap(entry: dict[str, Any], *, compared: bool) -> str:
+def _gap(entry: dict[str, Any], unit: str, *, compared: bool) -> str:
     suffix = "_after" if compared else ""
     worst, best, gap = entry[f"worst{suffix}"], entry[f"best{suffix}"], entry[f"gap{suffix}"]
     text = (
-        f"Worst {entry['by']}: {worst['value']} ({percent(worst['rate'])}, {worst['words']:,} words), "
-        f"best {best['value']} ({percent(best['rate'])}, {best['words']:,} words), gap {100 * gap:.1f} points"
+        f"Worst {entry['by']}: {worst['value']} ({percent(worst['rate'])}, {worst['words']:,} {unit}), "
+        f"best {best['value']} ({percent(best['rate'])}, {best['words']:,} {unit}), gap {100 * gap:.1f} points"
     )
     return f"{text} ({100 * entry['gap_before']:.1f} before)." if compared else f"{text}."
 

@@ -28,7 +28,7 @@ def read_terms(path: str | Path) -> list[Term]:
     """Read a term list: JSON Lines or CSV with `term`, `variants`, `kind`, `spoken`, or plain text with a term a line.
 
     In CSV, variants are separated by `|`. Blank lines and lines that start with `# ` are skipped in plain
-    text. Keys this project does not know are ignored. A term given twice is an error.
+    text. Keys this project does not know are ignored. A spelling claimed twice is an error.
 
     Raises:
         InputError: the file cannot be read, or a line is wrong; the message names the line.
@@ -53,7 +53,10 @@ def read_terms(path: str | Path) -> list[Term]:
         term = _entry(f"{path}:{number}", row)
         if term.term.lower() in seen:
             raise InputError(f"{path}:{number}: the term {term.term!r} was given in line {seen[term.term.lower()]}")
-        seen[term.term.lower()] = number
+        for variant in term.variants:
+            if (line := seen.get(variant.lower(), number)) != number:
+                raise InputError(f"{path}:{number}: {variant!r} is a spelling of the term in line {line} already")
+        seen |= dict.fromkeys((term.term.lower(), *(variant.lower() for variant in term.variants)), number)
         terms.append(term)
     if not terms:
         raise InputError(f"{path}: the term list holds no terms; give one a line")

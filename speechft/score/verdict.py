@@ -183,7 +183,9 @@ def _general_sentence(outcome: str, general: Paired | None, budget: float | None
         return f"General speech is {worse}within its budget: {facts}."
     if outcome == "over_budget":
         return f"General speech is worse, over its budget: {facts}."
-    return f"It is not sure that general speech is {worse}within its budget: {facts}."
+    if worse:
+        return f"General speech is worse, and it is not sure that it is within its budget: {facts}."
+    return f"It is not sure that general speech is within its budget: {facts}."
 
 
 def _from_rows(paired: Paired) -> str:
