@@ -83,8 +83,8 @@ def words(word: str) -> list[str]:
 def numbers(run: list[str]) -> list[str]:
     """Write number words as digits, as OpenAI's package does: `twenty one` is 21, `five percent` is 5%.
 
-    A lone `o` or `oh` is not a zero, `007` and `3.50` keep their zeros, and a number after a number in digits
-    begins anew.
+    A lone `o` or `oh` is not a zero, `plus` and `point` belong to a number only before one, `007` and `3.50` keep their
+    zeros, and a number after a number in digits begins anew.
     """
     standard = _number_standard()
     if standard.words.isdisjoint(run) and not any(_WRITTEN_NUMBER.match(word) for word in run):
@@ -100,6 +100,8 @@ def numbers(run: list[str]) -> list[str]:
         elif _WRITTEN_NUMBER.match(word):  # the standard would write 007 as 7 and 3.50 as 3.5
             joins = _INTEGER.fullmatch(word) is not None or before == "point"
             joins = joins or after in standard.multipliers or after in standard.following_prefixers
+        elif word == "point" or word in standard.preceding_prefixers:  # not in `c plus plus` or `hiv positive and`
+            joins = _begins_number(run[index + 1 :])
         else:
             joins = True
         # `in 2015 five` is two numbers; the standard would write 20155.
@@ -138,6 +140,12 @@ def _standard_numbers(run: list[str]) -> Iterator[str]:
         for word in _number_standard().process_words(run):
             if word is not None:
                 yield _NO_ZERO.sub(r"\g<1>0.", str(word))  # `point five` is 0.5, as is `zero point five`
+
+
+def _begins_number(run: list[str]) -> bool:
+    if run and run[0] == "point":
+        run = run[1:]
+    return bool(run) and (_is_digit_word(run[0]) or _WRITTEN_NUMBER.match(run[0]) is not None)
 
 
 def _is_digit_word(word: str) -> bool:

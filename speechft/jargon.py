@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from speechft import codes, english
 
-VERSION = "1"
+VERSION = "2"
 
 # A listed term travels through the rules as OPEN, its number, CLOSE: private-use characters no text has.
 OPEN, CLOSE = "\ue000", "\ue001"

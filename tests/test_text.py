@@ -185,7 +185,7 @@ def test_identity_tells_normalisers_terms_and_languages_apart() -> None:
     assert text.get("raw", TERMS).hash == text.get("raw").hash  # raw does not look at terms
     again = [*TERMS[1:], TERMS[0]]
     assert text.get("jargon-safe", again).hash == text.get("jargon-safe", TERMS).hash
-    assert text.get().identity() == {"name": "jargon-safe", "version": "1", "hash": text.get().hash}
+    assert text.get().identity() == {"name": "jargon-safe", "version": "2", "hash": text.get().hash}
 
 
 def test_an_unknown_name_is_an_error() -> None:
@@ -197,6 +197,15 @@ def test_an_unknown_name_is_an_error() -> None:
 @pytest.mark.parametrize("name", text.NAMES)
 def test_odd_input_does_not_fail(name: str, odd: str) -> None:
     assert isinstance(text.get(name, TERMS).words(odd), list)
+
+
+def test_signs_in_words_belong_to_numbers_alone() -> None:
+    normalise = text.get("jargon-safe")
+    for written in (
+        "tested positive and was", "hiv negative double blind", "c plus plus", "a point and click game", "2.5 point",
+    ):  # fmt: skip
+        assert normalise(written) == written
+    assert normalise("minus five or point five, negative 10") == "-5 or 0.5 -10"
 
 
 def test_a_language_by_any_of_its_names() -> None:
