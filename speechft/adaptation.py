@@ -178,6 +178,7 @@ def choose_prompt(run: Run, out: Path) -> dict[str, Any]:
         "counts": {"in": len(terms), "out": len(points), "rejected": {}}, "choice": choice,
         "suppressed_released": released, "device": device.label, "epochs_run": 0, "steps": 0,
         "recipe": run.pipeline.finetune.model_dump(mode="json"), "trainable": 0, "frozen": frozen,
+        "revision": whisper.revision,
     }  # fmt: skip
 
 

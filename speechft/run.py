@@ -54,9 +54,14 @@ class Run:
         """Check what later stages would refuse, before the first spends hours.
 
         Raises:
-            InputError: a transform, a condition, or the base model's directory, language or task cannot be used.
+            InputError: a transform, a condition, the term list, or the base model's directory, language or task cannot
+                be used.
         """
         from speechft.augment import plan
+        from speechft.score.terms import read_terms
+
+        if self.pipeline.data.terms:
+            read_terms(self.pipeline.data.terms)
 
         plan.check(self.pipeline.augment.transforms, self.pipeline.conditions)
         asked = self.pipeline.model

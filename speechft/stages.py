@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from speechft import files, manifest, spoken
+from speechft import files, manifest, spoken, text
 from speechft.errors import InputError
 from speechft.manifest import Reject
 from speechft.progress import Progress
@@ -291,6 +291,7 @@ def score(run: Run) -> bool:
         "score": run.table("score")["score"],
         "forgetting_budget": pipeline.finetune.forgetting_budget,
         "language": pipeline.model.language,
+        "normaliser_version": text.VERSIONS[pipeline.score.normaliser],
     }
     stage = run.stage("score", settings=settings, inputs=inputs, seed=pipeline.score.seed)
     if stage.up_to_date():
@@ -300,13 +301,14 @@ def score(run: Run) -> bool:
     from speechft.score import tables, terms
 
     held = {path.stem: manifest.read(path, need_audio=False) for path in inputs if path.parent == folder}
+    listed = terms.read_terms(pipeline.data.terms) if pipeline.data.terms else None
     result = scoring.score_run(
         held["before"],
         held["after"],
         general_before=held.get("general_before"),
         general_after=held.get("general_after"),
         normaliser=pipeline.score.normaliser,
-        terms=terms.read_terms(pipeline.data.terms) if pipeline.data.terms else None,
+        terms=listed,
         train_texts=[row.text or "" for row in run.rows("train")],
         language=pipeline.model.language,
         smallest_gain=pipeline.score.smallest_gain,
@@ -318,6 +320,7 @@ def score(run: Run) -> bool:
         alone = scoring.score_run(
             released,
             normaliser=pipeline.score.normaliser,
+            terms=listed,
             language=pipeline.model.language,
             resamples=pipeline.score.resamples,
             seed=pipeline.score.seed,
