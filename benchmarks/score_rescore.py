@@ -2,7 +2,8 @@
 
     python benchmarks/score_rescore.py runs/demo runs/an4-decoder runs/an4-full
 
-Compared are all rates with their intervals, the terms and the slices; a difference is printed and is an error.
+Compared is all that the score says: rates with their intervals, verdict, terms, slices, rows, survival; a difference is
+printed and is an error.
 """
 
 from __future__ import annotations
@@ -16,37 +17,33 @@ from typing import Any
 
 from speechft import files
 
-RATES = ("wer", "cer", "raw_wer", "whisper_wer", "slices")
-# Seen and unseen need the training texts, false alarms need general speech: not in the test set's hypothesis files.
-TERMS = ("recall", "precision", "f1", "term_wer", "other_wer", "said")
+# Of the run alone: the base once it may write all tokens; of the command alone: the names of its files.
+NOT_COMPARED = {"before_released", "inputs", "table"}
 
 
-def rescore(run: Path, *, normaliser: str, terms: str | None, out: Path) -> dict[str, Any]:
-    """The result of `speechft score` on a run's own before.jsonl and after.jsonl."""
-    before, after = run / "transcribe" / "before.jsonl", run / "transcribe" / "after.jsonl"
-    command = [
-        str(Path(sys.executable).parent / "speechft"),
-        "score",
-        "--reference",
-        before,
-        "--hypothesis",
-        before,
-        after,
-    ]
-    command += ["--normaliser", normaliser, "--out", out, *(["--terms", terms] if terms else [])]
+def rescore(run: Path, settings: dict[str, Any], out: Path) -> dict[str, Any]:
+    """The result of `speechft score` on a run's own files of hypotheses."""
+    held = run / "transcribe"
+    options: dict[str, Any] = {
+        "--normaliser": settings["score"]["normaliser"], "--terms": settings["data"]["terms"],
+        "--smallest-gain": settings["score"]["smallest_gain"],
+        "--forgetting-budget": settings["finetune"]["forgetting_budget"],
+        "--language": settings["model"]["language"], "--train": run / "ingest" / "train.jsonl", "--out": out,
+    }  # fmt: skip
+    command: list[Any] = [Path(sys.executable).parent / "speechft", "score", "--reference", held / "before.jsonl"]
+    command += ["--hypothesis", held / "before.jsonl", held / "after.jsonl"]
+    if (held / "general_after.jsonl").exists():
+        command += ["--general", *(held / f"general_{name}.jsonl" for name in ("before", "before", "after"))]
+    command += [part for name, value in options.items() if value is not None for part in (name, value)]
     subprocess.run([str(part) for part in command], check=True, capture_output=True)
     result: dict[str, Any] = files.read_json(out / "score.json")
     return result
 
 
-def differences(report: dict[str, Any], again: dict[str, Any]) -> list[str]:
+def differences(score: dict[str, Any], again: dict[str, Any]) -> list[str]:
     """What is not equal."""
-    found = [name for name in RATES if report[name] != again[name]]
-    if report.get("terms") and again.get("terms"):  # without a list, terms are mined from the training texts
-        for side in ("before", "after"):
-            old, new = report["terms"][side], again["terms"][side]
-            found += [f"terms.{side}.{key}" for key in TERMS if old[key] != new[key]]
-    return found
+    names = sorted((score.keys() | again.keys()) - NOT_COMPARED)
+    return [name for name in names if score.get(name) != again.get(name)]
 
 
 def main() -> int:
@@ -57,13 +54,10 @@ def main() -> int:
     print("| :-- | --: | :-- | :-- | :-- |")
     wrong = False
     for run in options.runs:
-        report = files.read_json(run / "report.json")
-        settings = report["settings"]
+        report, score = files.read_json(run / "report.json"), files.read_json(run / "score" / "score.json")
         with tempfile.TemporaryDirectory() as folder:
-            again = rescore(
-                run, normaliser=settings["score"]["normaliser"], terms=settings["data"]["terms"], out=Path(folder)
-            )
-        unlike = differences(report, again)
+            again = rescore(run, report["settings"], Path(folder))
+        unlike = differences(score, again)
         wrong |= bool(unlike)
         rates = [f"{100 * held['wer']['before']:.2f} %, {100 * held['wer']['after']:.2f} %" for held in (report, again)]
         print(f"| {run.name} | {report['wer']['words']:,} | {rates[0]} | {rates[1]} | {', '.join(unlike) or 'none'} |")

@@ -230,7 +230,7 @@ def finetune(run: Run) -> bool:
         "finetune": run.table("finetune")["finetune"],
         "model": run.table("model")["model"],
         "decode": run.table("decode")["decode"],
-        "normaliser": run.pipeline.score.normaliser,
+        "normaliser": [run.pipeline.score.normaliser, text.VERSIONS[run.pipeline.score.normaliser]],
     }
     from speechft.adapt.team import Team
 
