@@ -18,7 +18,8 @@ import torch
 import transformers
 from test_team import LAUNCH
 
-from speechft import files
+from speechft import config, files, stages, text
+from speechft.run import Run
 from speechft.whisper import load
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -167,6 +168,16 @@ def test_a_change_repeats_what_depends_on_it_and_nothing_else(whole: Path, pipel
     shutil.rmtree(again)
     finish(pipeline, runs, "--set", condition)
     assert {path.name for path in (runs / "states").iterdir()} == stores
+
+
+def test_a_score_by_another_version_of_the_normaliser_is_made_anew(
+    whole: Path, pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Run(config.load(str(pipeline)), shutil.copytree(whole, tmp_path / "small"))
+    stages.score(run)  # the copy's paths are new
+    assert not stages.score(run)
+    monkeypatch.setitem(text.VERSIONS, run.pipeline.score.normaliser, "of another day")
+    assert stages.score(run)
 
 
 def test_a_multilingual_whisper_from_a_directory(tmp_path: Path) -> None:
