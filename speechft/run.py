@@ -62,7 +62,6 @@ class Run:
 
         if self.pipeline.data.terms:
             read_terms(self.pipeline.data.terms)
-
         plan.check(self.pipeline.augment.transforms, self.pipeline.conditions)
         asked = self.pipeline.model
         for folder in self.base_files:

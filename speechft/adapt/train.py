@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from speechft import files
-from speechft.adapt import masks, passes, retain, strategies, vocabulary
+from speechft.adapt import masks, objective, passes, retain, strategies
 from speechft.adapt.standing import Standing
 from speechft.adapt.steps import Item, Recipe, epoch_steps, make_examples, rate_at
 from speechft.adapt.stopping import StopSignal
@@ -251,13 +251,11 @@ class Loop:
             inputs, labels = tokens.collate([example for _, example in part], end=self.whisper.ids.end)
             heard = self._masked(features[chosen].to(self.device.name), [item for item, _ in part])
             with attention.implemented(self.core, self.attending):
-                loss = self._loss(
-                    heard,
-                    inputs.to(self.device.name),
-                    labels.to(self.device.name),
-                    [item for item, _ in part],
-                    divisors,
-                )
+                loss = objective.loss(
+                    self.core, self.base, heard, inputs.to(self.device.name), labels.to(self.device.name),
+                    replayed=[item.replay for item, _ in part], from_states=self.from_states, device=self.device,
+                    distil=self.recipe.distil, divisors=divisors,
+                )  # fmt: skip
                 if self.anchor and self.team.first and start == 0:
                     moved = {n: p for n, p in self.core.named_parameters() if p.requires_grad and n in self.anchor}
                     loss = loss + self.recipe.l2sp * retain.distance(moved, self.anchor)
@@ -267,38 +265,6 @@ class Loop:
                 self.bad_rows += [item for item, _ in part]
             total += value
         return total
-
-    def _loss(
-        self, features: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, items: Sequence[Item],
-        divisors: tuple[int, int],
-    ) -> torch.Tensor:  # fmt: skip
-        """This part's share of the step's mean over labels; the vocabulary is computed at labelled positions only."""
-        kept = labels != tokens.IGNORED
-        replayed = torch.tensor([item.replay for item in items], device=labels.device)
-        core, teacher = self.core, None
-        with self.device.autocast():
-            if self.from_states:
-                states = features.to(self.device.precision)
-            else:
-                states = core.model.encoder(features).last_hidden_state
-            hidden = core.model.decoder(
-                input_ids=inputs, encoder_hidden_states=states, use_cache=False
-            ).last_hidden_state[kept].to(self.device.precision)  # fmt: skip
-            if self.base is not None and bool(replayed.any()):
-                with torch.no_grad():
-                    known = (
-                        states[replayed]
-                        if self.base.encoder is None
-                        else self.base.encoder(features[replayed]).last_hidden_state
-                    )
-                    old = self.base.decoder(
-                        input_ids=inputs[replayed], encoder_hidden_states=known, use_cache=False
-                    ).last_hidden_state[kept[replayed]]  # fmt: skip
-                teacher = vocabulary.Teacher(
-                    rows=replayed[:, None].expand_as(kept)[kept], hidden=old, share=self.recipe.distil / divisors[1],
-                    weight=self.base.decoder.embed_tokens.weight,
-                )  # fmt: skip
-        return vocabulary.loss(hidden, core.proj_out.weight, labels[kept], share=1 / divisors[0], teacher=teacher)
 
     def _masked(self, features: torch.Tensor, items: Sequence[Item]) -> torch.Tensor:
         recipe = self.recipe
