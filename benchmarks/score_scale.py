@@ -68,14 +68,22 @@ ALIGNED_WITHIN_S = 30.0  # a million words, with the resamples
 NORMALISED_WITHIN_S = 150.0  # both sides, every normaliser
 
 
-def timed(what: str, do: Callable[[], Any], spent: list[float]) -> Any:
-    """Run it and print seconds, those of the processor, and the peak memory so far; the seconds join `spent`."""
+def peak_mb() -> float:
+    """The most memory that this process has held so far, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def timed(what: str, do: Callable[[], Any], spent: list[float], held_mb: float | None = None) -> Any:
+    """Run it and print seconds, those of the processor, and the peak memory so far; the seconds join `spent`.
+
+    `held_mb` is what was held before, the text itself: the peak above it is printed too.
+    """
     started, processor_started = time.perf_counter(), time.process_time()
     result = do()
     seconds, processor = time.perf_counter() - started, time.process_time() - processor_started
     spent.append(seconds)
-    memory_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"| {what} | {seconds:.1f} | {processor:.1f} | {memory_mb:.0f} |", flush=True)
+    above = "-" if held_mb is None else f"{peak_mb() - held_mb:.0f}"
+    print(f"| {what} | {seconds:.1f} | {processor:.1f} | {peak_mb():.0f} | {above} |", flush=True)
     return result
 
 
@@ -85,22 +93,26 @@ def main() -> int:
     parser.add_argument("--words", type=int, default=1_000_000)
     parser.add_argument("--resamples", type=int, default=10_000)
     arguments = parser.parse_args()
-    print("| step | seconds | of the processor | peak memory, MB |")
-    print("| :-- | --: | --: | --: |")
+    print("| step | seconds | of the processor | peak memory, MB | above the text |")
+    print("| :-- | --: | --: | --: | --: |")
     references, hypotheses = timed("make the text", lambda: make_text(arguments.words, seed=1), [])
+    held_mb = peak_mb()
     normalised: list[float] = []
     aligned: list[float] = []
     texts = [*references.values(), *hypotheses.values()]
     for name in text.NAMES:
         normaliser = text.get(name, TERMS)
-        timed(f"normalise both sides: {name}", partial(total_length, normaliser, texts), normalised)
-    rows = timed("align", lambda: [row.errors for row in wer.align(references, hypotheses, str.split)], aligned)
+        timed(f"normalise both sides: {name}", partial(total_length, normaliser, texts), normalised, held_mb)
+    rows = timed(
+        "align", lambda: [row.errors for row in wer.align(references, hypotheses, str.split)], aligned, held_mb
+    )
     errors, words = wer.counts(rows)
     for what, groups in (("rows", list(references)), ("100 speakers", [i % 100 for i in range(len(rows))])):
         timed(
             f"{arguments.resamples} resamples of {what}",
             partial(paired_bootstrap, errors, errors, words, groups, resamples=arguments.resamples, seed=1),
             aligned,
+            held_mb,
         )
     known: dict[str, Any] = {"audio_filepath": None, "duration": 5.0}
     before = [
@@ -108,7 +120,7 @@ def main() -> int:
         for index, (row_id, reference) in enumerate(references.items())
     ]
     after = [Utterance(id=row.id, text=row.text, hypothesis=row.text, speaker=row.speaker, **known) for row in before]
-    timed("the whole score of two systems", lambda: score_run(before, after, terms=TERMS), [])
+    timed("the whole score of two systems", lambda: score_run(before, after, terms=TERMS), [], held_mb)
     share = arguments.words / 1_000_000
     met = True
     for what, spent, limit in (

@@ -17,7 +17,7 @@ LABELS = ("speaker", "accent", "lang", "domain", "split", "recording", "conditio
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Utterance:
     """One row of a manifest: a stretch of audio and what was said in it.
 

@@ -23,8 +23,8 @@ FORMATS = {
     "encode": 2,
     "finetune": 2,
     "transcribe": 2,
-    "score": 3,
-    "report": 3,
+    "score": 4,
+    "report": 4,
 }
 CHOOSING = ("dev", "general_dev")  # roles that may decide something
 REPORTED = ("test", "general_test")  # roles that decide nothing

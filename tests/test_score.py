@@ -166,16 +166,17 @@ def test_the_pipelines_language_counts_where_rows_name_none() -> None:
 
 def test_japanese_is_judged_by_characters() -> None:
     before = [
-        Utterance(id=str(i), audio_filepath=None, text="東京に行きます", hypothesis="京都に行くます", lang="ja")
-        for i in range(9)
+        Utterance(id=str(i), audio_filepath=None, text="東京に、行きます", hypothesis="京都に行くます", lang="ja")
+        for i in range(20)
     ]
-    after = [dataclasses.replace(row, hypothesis=row.text) for row in before]
+    after = [dataclasses.replace(row, hypothesis="東京に行きます") for row in before]  # the comma is no error
     result = score(before, after, terms=[Term(term="東京")], train_texts=["東京は"])
     assert result["rate"] == "cer"
-    assert result["cer"]["characters"] == 63
+    assert result["cer"]["characters"] == 140
     assert result["cer"]["before"] == result["slices"][0]["before"] == pytest.approx(3 / 7)
-    assert result["counts"]["before"]["substitutions"] == 27
-    assert result["raw_cer"]["before"] == result["whisper_cer"]["before"] == pytest.approx(3 / 7)
+    assert result["counts"]["before"]["substitutions"] == 60
+    assert result["whisper_cer"]["before"] == pytest.approx(3 / 7)
+    assert result["raw_cer"]["before"] == pytest.approx(4 / 8)
     assert "| slice | before | after | difference in points (95 %) | characters |" in tables.markdown(result)
     assert (result["terms"]["before"]["seen_recall"], result["terms"]["after"]["recall"]) == (0.0, 1.0)
     assert "character error rate" in result["verdict"]["sentence"]

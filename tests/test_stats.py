@@ -59,8 +59,19 @@ def test_the_p_value_and_the_interval_agree() -> None:
 
 def test_two_rows_or_a_few_that_are_all_alike_have_no_interval() -> None:
     assert bootstrap([1, 2], [0, 0], [4, 4], ["a", "b"]).delta.ci95 is None
-    assert bootstrap([1] * 4, [0] * 4, [4] * 4, list("abcd")).delta.ci95 is None
-    assert bootstrap([1] * 5, [0] * 5, [4] * 5, list("abcde")).delta.ci95 == [-0.25, -0.25]
+    few = bootstrap([1] * 19, [0] * 19, [4] * 19, [f"s{i}" for i in range(19)])
+    assert (few.before.ci95, few.delta.ci95, few.delta.p_value) == (None, None, None)
+    enough = bootstrap([1] * 20, [0] * 20, [4] * 20, [f"s{i % 5}" for i in range(20)])
+    assert enough.delta.ci95 == [-0.25, -0.25]
+
+
+def test_what_varies_keeps_its_interval_beside_what_does_not() -> None:
+    """Few rows, all right afterwards: the rate before and the difference vary, the rate after does not."""
+    paired = bootstrap([1, 2, 0, 3, 1, 2], [0] * 6, [4] * 6, list("abcdef"))
+    assert paired.after.ci95 is None
+    assert paired.before.ci95 is not None
+    assert paired.delta.high is not None
+    assert paired.delta.high < 0
 
 
 def test_a_speaker_of_silence_alone_is_no_group() -> None:
@@ -76,8 +87,8 @@ def test_rows_are_drawn_below_five_groups() -> None:
 
 
 def test_pairing_makes_a_common_difficulty_cancel() -> None:
-    before = [10.0, 50.0, 5.0, 80.0, 30.0, 20.0]
-    paired = bootstrap(before, [value - 2 for value in before], [100.0] * 6, list("abcdef"))
+    before = [10.0, 50.0, 5.0, 80.0, 30.0, 20.0] * 4
+    paired = bootstrap(before, [value - 2 for value in before], [100.0] * 24, list("abcdef") * 4)
     assert paired.delta.ci95 == pytest.approx([-0.02, -0.02])
     assert paired.delta.p_value == 0.0
     assert paired.before.half_width is not None

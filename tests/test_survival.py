@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from speechft.score import wer
-from speechft.score.survival import Row, is_loop, survival, wrong_script
+from speechft.score.survival import Row, is_loop, wrong_script
+from speechft.score.survival import survival as survival_of_groups
 
 
 def row(reference: str, hypothesis: str) -> Row:
     (aligned,) = wer.align({"a": reference}, {"a": hypothesis}, lambda text: text.lower().split())
     return Row(aligned=aligned, reference=reference, hypothesis=hypothesis)
+
+
+def survival(before: list[Row], after: list[Row] | None) -> dict[str, dict[str, Any]]:
+    return survival_of_groups(before, after, list(range(len(before))), resamples=200, seed=1)
+
+
+def rates(entry: dict[str, Any]) -> dict[str, Any]:
+    """An entry without its intervals."""
+    return {name: value for name, value in entry.items() if not name.endswith("ci95")}
 
 
 @pytest.mark.parametrize(
@@ -69,25 +81,34 @@ def test_each_failure_has_a_rate_before_and_after() -> None:
         row("", "thank you"),
     ]
     result = survival(good, bad)
-    assert result["early_stops"] == {"rows": 2, "before": 0.0, "after": 0.5}
-    assert result["words_on_silence"] == {
+    assert rates(result["early_stops"]) == {"rows": 2, "before": 0.0, "after": 0.5, "delta": 0.5}
+    assert rates(result["words_on_silence"]) == {
         "rows": 1,
         "before": 0.0,
         "after": 1.0,
+        "delta": 1.0,
         "words_before": 0,
         "words_after": 2,
     }
-    assert result["lost_punctuation"] == {"rows": 1, "before": 0.0, "after": 1.0}
-    assert result["lost_case"] == {"rows": 1, "before": 0.0, "after": 1.0}
+    for lost in ("lost_punctuation", "lost_case"):
+        assert rates(result[lost]) == {"rows": 1, "before": 0.0, "after": 1.0, "delta": 1.0}
     assert result["wrong_script"]["rows"] == 2
-    assert result["loops"] == {"rows": 3, "before": 0.0, "after": 0.0}
+    assert rates(result["loops"]) == {"rows": 3, "before": 0.0, "after": 0.0, "delta": 0.0}
+
+
+def test_a_share_of_rows_has_an_interval_that_ends_at_one() -> None:
+    good, bad = row("one two three four five six", "one two three four five six"), row("one two three four", "one")
+    result = survival([good] * 3 + [bad] * 27, [good] * 27 + [bad] * 3)["early_stops"]
+    assert result["delta"] == pytest.approx(-0.8)
+    assert result["before_ci95"] == pytest.approx([0.786, 1.0], abs=0.02)  # 0.9 +- t(29) x sqrt(0.09 / 29)
+    assert result["delta_ci95"][1] < 0
 
 
 def test_wrong_words_at_the_end_are_no_early_stop() -> None:
     result = survival([row("one two three four five six", "one two x y z w")], None)
-    assert result["early_stops"] == {"rows": 1, "value": 0.0}
+    assert result["early_stops"] == {"rows": 1, "value": 0.0, "ci95": None}
 
 
 def test_nothing_to_lose_has_no_rate() -> None:
     result = survival([row("all lower", "all lower")], None)
-    assert result["lost_case"] == {"rows": 0, "value": None}
+    assert result["lost_case"] == {"rows": 0, "value": None, "ci95": None}

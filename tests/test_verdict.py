@@ -101,7 +101,11 @@ def test_minutes_needed_are_never_fewer_than_there_are() -> None:
         ),
         (paired(0.4, -0.2, -0.3, -0.1, drew_rows=True), "for these speakers only"),
         (paired(0.4, -0.2, None, None, groups=1), "from a single row"),
-        (paired(0.4, -0.2, None, None, groups=2), "from 2 rows alone"),
+        (paired(0.4, -0.2, None, None, groups=2, drew_rows=True), "from 2 rows alone."),
+        (
+            paired(0.4, -0.2, None, None, groups=6),
+            "from 6 speakers or recordings alone, which all show the same difference.",
+        ),
         (None, "the test set has no reference words"),
     ],
 )

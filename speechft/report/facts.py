@@ -23,6 +23,7 @@ SCORE_KEYS: dict[str, tuple[str, ...]] = {
     "verdict": ("outcome", "general", "sentence", "minutes_needed"),
     "rows": ("wins", "losses", "ties"),
     "groups": ("count", "what", "drawn"),
+    "counts": ("before", "after"),
     "survival": (),
     "slices": (),
     "terms": (),

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from speechft.score.slices import CLEAN
-from speechft.score.tables import RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES, TERM_SIZES
+from speechft.score.tables import COUNT_NAMES, RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES, TERM_SIZES
 from speechft.score.verdict import percent, points
 
 NONE = "-"
@@ -74,6 +74,11 @@ def rates(content: Mapping[str, Any]) -> list[Line]:
         unit = "characters" if name.endswith("cer") else "words"
         found.append(_line(RATE_NAMES[name], rate, of=_count(rate.get("characters", rate["words"]), unit)))
     return found
+
+
+def counts(content: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """For each system how many words were right, substituted and so on (as `tables.COUNT_NAMES` lists them)."""
+    return [(side, [f"{content['counts'][side][kind]:,}" for kind in COUNT_NAMES]) for side in ("before", "after")]
 
 
 def slices(content: Mapping[str, Any]) -> list[tuple[str, list[Line]]]:

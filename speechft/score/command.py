@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -148,7 +149,7 @@ def write(
 
 def _counts_by_row(texts: dict[str, dict[str, str]], *, by_character: bool) -> Iterator[dict[str, Any]]:
     """Hits, substitutions, insertions, deletions of each row, as scored: `{id, before: {...}, after: {...}}`."""
-    split = wer.characters if by_character else str.split
+    split = functools.partial(wer.characters, spaces=False) if by_character else str.split
     names = [name for name in ("before", "after") if name in texts]
     sides = [wer.align(texts["reference"], texts[name], split) for name in names]
     for rows in zip(*sides, strict=True):

@@ -49,6 +49,7 @@ class WordErrors(evaluate.Metric):
         **settings: Any,
     ) -> None:
         self._normaliser = text_rules.get(normaliser, terms, language=language)
+        self._spaces = not text_rules.without_spaces([language], [])
         super().__init__(**settings)
 
     def _info(self) -> evaluate.MetricInfo:
@@ -73,7 +74,8 @@ class WordErrors(evaluate.Metric):
         normalise = self._normaliser
         words = wer.total(row.errors for row in wer.align(expected, written, normalise.words))
         characters = wer.total(
-            row.errors for row in wer.align(expected, written, lambda text: wer.characters(normalise(text)))
+            row.errors
+            for row in wer.align(expected, written, lambda text: wer.characters(normalise(text), spaces=self._spaces))
         )
         return {
             "wer": words.rate,

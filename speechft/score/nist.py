@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from speechft import files
@@ -40,24 +41,14 @@ def align(
         )
 
 
-def realign(rows: Sequence[Aligned]) -> list[Aligned]:
-    """Return the rows with sclite's alignments; rows without errors need none."""
-    result = []
+def realign(rows: Iterable[Aligned]) -> Iterator[Aligned]:
+    """Yield the rows with sclite's alignments; rows without errors need none."""
     for row in rows:
         if not row.errors.errors:
-            result.append(row)
+            yield row
             continue
         steps = tuple(_steps(row.reference, row.hypothesis))
-        result.append(
-            Aligned(
-                id=row.id,
-                reference=row.reference,
-                hypothesis=row.hypothesis,
-                steps=steps,
-                errors=count(steps, len(row.reference)),
-            )
-        )
-    return result
+        yield dataclasses.replace(row, steps=steps, errors=count(steps, len(row.reference)))
 
 
 def _steps(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[Step]:

@@ -12,7 +12,7 @@ from speechft.manifest import Utterance
 from speechft.score import nist, wer
 from speechft.score.rows import Rows, groups_of, join, language_of, minutes_of
 from speechft.score.slices import gaps, slices
-from speechft.score.stats import MIN_GROUPS, Paired, mapsswe, paired_bootstrap
+from speechft.score.stats import MIN_GROUPS, Paired, mapsswe, paired_bootstrap, values
 from speechft.score.survival import Row, survival
 from speechft.score.term_rates import term_report
 from speechft.score.terms import Matcher, mine
@@ -32,7 +32,7 @@ class Units:
 
     def split(self, text: str) -> list[str]:
         """A text's units."""
-        return wer.characters(self.normaliser(text)) if self.by_character else self.normaliser.words(text)
+        return wer.characters(self.normaliser(text), spaces=False) if self.by_character else self.normaliser.words(text)
 
 
 def units(
@@ -109,7 +109,7 @@ def score_run(
     }
     if chosen.name != "jargon-safe":
         beside["jargon_safe_wer"] = text_rules.get("jargon-safe", terms, language=language)
-    normalised = _Once(chosen)
+    normalised = _Once(chosen, spaces=not by_character)
 
     whole = _align(everything, normalised.words)
     test = whole.only(clean)
@@ -118,10 +118,10 @@ def score_run(
         "wer": (test.errors(), clean),
         "cer": (_count(clean, normalised.characters), clean),
     }
-    rates |= {name: (_count(clean, _Once(other).words), clean) for name, other in beside.items()}
+    rates |= {name: (_count(clean, _Once(other, spaces=True).words), clean) for name, other in beside.items()}
     if by_character:  # words say nothing there: the same normalisers by character
         rates |= {
-            name.replace("_wer", "_cer"): (_count(clean, _Once(other).characters), clean)
+            name.replace("_wer", "_cer"): (_count(clean, _Once(other, spaces=False).characters), clean)
             for name, other in beside.items()
         }
     if general and general_test:
@@ -129,7 +129,7 @@ def score_run(
         if by_character:
             rates["general_cer"] = (_count(general, normalised.characters), general)
         for name, other in beside.items():
-            once = _Once(other)
+            once = _Once(other, spaces=not by_character)
             split, unit = (once.characters, "cer") if by_character else (once.words, "wer")
             rates[f"general_{name.removesuffix('wer')}{unit}"] = (_count(general, split), general)
     paired = {name: bootstrap(errors, rows) for name, (errors, rows) in rates.items()}
@@ -161,7 +161,7 @@ def score_run(
         )
         result["verdict"] = verdict.row()
         result |= _compare(judged, clean)
-    result["survival"] = _survival(judged, clean)
+    result["survival"] = _survival(judged, clean, bootstrap)
     errors = _count(everything, normalised.characters) if by_character else whole.errors()
     result |= _slices(everything, errors, bootstrap)
     term_words = text_rules.get("jargon-safe", terms, language=language)
@@ -246,8 +246,9 @@ def _count(rows: Rows, split: Callable[[str], list[str]]) -> _Errors:
 class _Once:
     """A normaliser that normalises each text once: a reference is needed for every system and every count."""
 
-    def __init__(self, normaliser: Normaliser) -> None:
+    def __init__(self, normaliser: Normaliser, *, spaces: bool) -> None:
         self._normaliser = normaliser
+        self._spaces = spaces  # are counted among the characters
         self._known: dict[str, str] = {}
 
     def __call__(self, text: str) -> str:
@@ -260,7 +261,7 @@ class _Once:
         return self(text).split()
 
     def characters(self, text: str) -> list[str]:
-        return wer.characters(self(text))
+        return wer.characters(self(text), spaces=self._spaces)
 
 
 def _general_size(result: Mapping[str, Any], *, by_character: bool) -> str | None:
@@ -270,22 +271,7 @@ def _general_size(result: Mapping[str, Any], *, by_character: bool) -> str | Non
 
 
 def _rate(paired: Paired | None, errors: _Errors) -> dict[str, Any]:
-    words = sum(row.words for row in errors.before)
-    if errors.after is None:
-        return {
-            "value": paired.before.value if paired else None,
-            "ci95": paired.before.ci95 if paired else None,
-            "words": words,
-        }
-    return {
-        "before": paired.before.value if paired else None,
-        "before_ci95": paired.before.ci95 if paired else None,
-        "after": paired.after.value if paired else None,
-        "after_ci95": paired.after.ci95 if paired else None,
-        "delta": paired.delta.value if paired else None,
-        "delta_ci95": paired.delta.ci95 if paired else None,
-        "words": words,
-    }
+    return values(paired, compared=errors.after is not None) | {"words": sum(row.words for row in errors.before)}
 
 
 def _compare(test: _Alignments, rows: Rows) -> dict[str, Any]:
@@ -327,14 +313,20 @@ def _compare(test: _Alignments, rows: Rows) -> dict[str, Any]:
     }
 
 
-def _survival(test: _Alignments, rows: Rows) -> dict[str, Any]:
+def _survival(test: _Alignments, rows: Rows, bootstrap: _Bootstrap) -> dict[str, Any]:
     def side(aligned: Sequence[wer.Aligned], texts: dict[str, str]) -> list[Row]:
         return [Row(aligned=row, reference=rows.references[row.id], hypothesis=texts[row.id]) for row in aligned]
 
     second = None
     if test.after is not None and rows.after is not None:
         second = side(test.after, rows.after)
-    return survival(side(test.before, rows.before), second)
+    return survival(
+        side(test.before, rows.before),
+        second,
+        groups_of(rows.utterances)[0],
+        resamples=bootstrap.resamples,
+        seed=bootstrap.seed,
+    )
 
 
 def _slices(rows: Rows, errors: _Errors, bootstrap: _Bootstrap) -> dict[str, Any]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,10 @@ from scipy.special import stdtr, stdtrit
 from speechft.score.wer import Aligned, Step
 
 MIN_DRAWN = 3  # two can agree by chance, and then nothing seems to vary
+MIN_ALIKE_ROWS = 20  # all alike: up to 14 % of what was not heard may still differ (1 - 0.05^(1/20))
 MIN_GROUPS = 5  # with fewer speakers than this, drawing speakers says next to nothing: rows are drawn
 CONFIDENCE = 0.95
+NO_SPREAD = 1e-12  # rounding of sums is below this, a word in a million words above it
 CELLS_AT_ONCE = 2_000_000  # draws x distinct groups held in memory at one time: 16 MB
 SEGMENT_GOOD_WORDS = 2  # words both systems have right that close a segment, NIST's default
 
@@ -67,7 +70,9 @@ def paired_bootstrap(
     paired bootstrap of word errors; Hesterberg 2015, "What teachers should know about the bootstrap", for the
     correction). The p value is of the same t, so it is below 0.05 exactly when the interval leaves out zero.
     A rate's interval ends at zero. With fewer than `MIN_GROUPS` groups that have words, rows are drawn. There is no
-    interval from fewer than `MIN_DRAWN` of them, nor from fewer than `MIN_GROUPS` that are all alike.
+    interval from fewer than `MIN_DRAWN` of them, nor of a value that no draw changes from fewer than `MIN_ALIKE_ROWS`
+    rows: draws of what was heard do not show what was not (Hanley and Lippman-Hand 1983, "If nothing goes wrong, is
+    everything all right?").
 
     Args:
         before: numerators of the first rate per row (such as errors), shape (rows,).
@@ -86,10 +91,10 @@ def paired_bootstrap(
         return None
     columns = np.stack([before, denominators, after, after_denominators])
     sums, drew_rows = _sum_groups(columns, groups)
-    number = sums.shape[1]
+    number, rows = sums.shape[1], _with_words(columns).sum()
     first, second, difference = _rates(sums.sum(axis=1))
     estimates = np.array([first, second, difference])
-    if number < MIN_DRAWN or (number < MIN_GROUPS and (sums == sums[:, :1]).all()):
+    if number < MIN_DRAWN:
         alone = [Interval(value=float(value), low=None, high=None) for value in estimates]
         return Paired(before=alone[0], after=alone[1], delta=alone[2], groups=number, drew_rows=drew_rows)
     draws = np.concatenate(list(_draw(sums, resamples=resamples, seed=seed)), axis=1)
@@ -99,11 +104,34 @@ def paired_bootstrap(
     intervals = []
     for value, drawn in zip(map(float, estimates), draws, strict=True):
         standard_error = float(drawn[np.isfinite(drawn)].std()) * small_sample
+        if standard_error < NO_SPREAD and rows < MIN_ALIKE_ROWS:
+            intervals.append(Interval(value=value, low=None, high=None))
+            continue
         margin = quantile * standard_error
         p_value = _p_value(value, standard_error, effective)
         intervals.append(Interval(value=value, low=value - margin, high=value + margin, p_value=p_value))
-    before_rate, after_rate = (replace(rate, low=max(0.0, rate.low or 0.0)) for rate in intervals[:2])
+    before_rate, after_rate = (
+        rate if rate.low is None else replace(rate, low=max(0.0, rate.low)) for rate in intervals[:2]
+    )
     return Paired(before=before_rate, after=after_rate, delta=intervals[2], groups=number, drew_rows=drew_rows)
+
+
+def values(paired: Paired | None, *, compared: bool, most: float = math.inf) -> dict[str, Any]:
+    """Return rates and their intervals as JSON values, all None when there is nothing to divide by.
+
+    Args:
+        paired: the rates.
+        compared: of two systems, `before`, `after`, `delta` and `before_ci95` and so on; of one, `value` and `ci95`.
+        most: what no rate exceeds, nor its interval: one for shares.
+    """
+    names = {"before": "before", "after": "after", "delta": "delta"} if compared else {"value": "before"}
+    found: dict[str, Any] = {}
+    for name, side in names.items():
+        interval: Interval | None = getattr(paired, side) if paired else None
+        ends = interval.ci95 if interval else None
+        found[name] = interval.value if interval else None
+        found[f"{name}_ci95" if compared else "ci95"] = ends and [max(-most, min(most, end)) for end in ends]
+    return found
 
 
 def effective_groups(sizes: NDArray[np.float64]) -> float:
@@ -126,13 +154,17 @@ def group_numbers(groups: Sequence[Hashable]) -> tuple[NDArray[np.int64], int]:
 
 def _sum_groups(columns: NDArray[np.float64], groups: Sequence[Hashable]) -> tuple[NDArray[np.float64], bool]:
     """Add rows up by group, unless there are too few groups; order does not matter afterwards."""
-    said = (columns[1] > 0) | (columns[3] > 0)  # a speaker of silence alone is no group
+    said = _with_words(columns)  # a speaker of silence alone is no group
     used = columns[:, said]
     numbers, number = group_numbers([group for group, counts in zip(groups, said, strict=True) if counts])
     if number < MIN_GROUPS:
         return used, True
     sums = np.stack([np.bincount(numbers, weights=column, minlength=number) for column in used]).astype(np.float64)
     return sums, False
+
+
+def _with_words(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
+    return (columns[1] > 0) | (columns[3] > 0)
 
 
 def _draw(sums: NDArray[np.float64], *, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
@@ -157,8 +189,8 @@ def _rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.f
 
 
 def _p_value(value: float, standard_error: float, effective: float) -> float:
-    if standard_error < 1e-15:
-        return 1.0 if abs(value) < 1e-15 else 0.0
+    if standard_error < NO_SPREAD:
+        return 1.0 if abs(value) < NO_SPREAD else 0.0
     return float(2 * stdtr(effective - 1, -abs(value) / standard_error))
 
 
@@ -182,7 +214,7 @@ class SegmentTest:
     mean: float
 
 
-def mapsswe(first: Sequence[Aligned], second: Sequence[Aligned]) -> SegmentTest:
+def mapsswe(first: Iterable[Aligned], second: Iterable[Aligned]) -> SegmentTest:
     """Compare two systems by the errors in each stretch between words that both have right.
 
     Gillick and Cox 1989, "Some statistical issues in the comparison of speech recognition algorithms", as

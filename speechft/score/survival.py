@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+import numpy as np
+
+from speechft.score.stats import paired_bootstrap, values
 from speechft.score.wer import Aligned
 
 LOOP_WORDS = 12  # words; phrases up to this long are looked at
@@ -28,23 +31,43 @@ class Row:
     hypothesis: str
 
 
-def survival(before: Sequence[Row], after: Sequence[Row] | None) -> dict[str, dict[str, Any]]:
+def survival(
+    before: Sequence[Row],
+    after: Sequence[Row] | None,
+    groups: Sequence[Hashable],
+    *,
+    resamples: int,
+    seed: int,
+) -> dict[str, dict[str, Any]]:
     """Return for each failure the share of rows that show it, before and after.
 
-    Each entry has `rows` (rows in which it could show) and `before`, `after` (or `value`), None without such
-    rows. `loops`: a phrase repeated over and over; `early_stops`: the end of the reference is missing;
-    `words_on_silence`: words where the reference is empty (also counted, as `words_before` and so on);
-    `wrong_script`: letters of a script the reference does not use; `lost_punctuation` and `lost_case`: none
-    at all where the reference, as written, has some.
+    Each entry has `rows` (rows in which it could show) and `before`, `after`, `delta` (or `value`), each with its
+    interval (`before_ci95` and so on; `ci95`), None without such rows. `loops`: a phrase repeated over and over;
+    `early_stops`: the end of the reference is missing; `words_on_silence`: words where the reference is empty (also
+    counted, as `words_before` and so on); `wrong_script`: letters of a script the reference does not use;
+    `lost_punctuation` and `lost_case`: none at all where the reference, as written, has some.
+
+    Args:
+        before: the rows of the first system.
+        after: the same rows of the second, in the same order, or None.
+        groups: what each row belongs to.
+        resamples: bootstrap draws.
+        seed: of the draws.
     """
     result: dict[str, dict[str, Any]] = {}
     for name, (applies, shows) in _CHECKS.items():
         chosen = [index for index, row in enumerate(before) if applies(row)]
-        entry: dict[str, Any] = {"rows": len(chosen)}
         sides = (("value", before),) if after is None else (("before", before), ("after", after))
-        for label, rows in sides:
-            shown = sum(shows(rows[index]) for index in chosen)
-            entry[label] = shown / len(chosen) if chosen else None
+        shown = [np.array([shows(rows[index]) for index in chosen], dtype=np.float64) for _, rows in sides]
+        paired = paired_bootstrap(
+            shown[0],
+            shown[-1],
+            np.ones(len(chosen)),
+            [groups[index] for index in chosen],
+            resamples=resamples,
+            seed=seed,
+        )
+        entry: dict[str, Any] = {"rows": len(chosen)} | values(paired, compared=after is not None, most=1.0)
         if name == "words_on_silence":
             for label, rows in sides:
                 key = "words" if label == "value" else f"words_{label}"

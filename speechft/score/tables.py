@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 RATE_NAMES = {
@@ -46,6 +47,13 @@ SURVIVAL_NAMES = {
     "lost_punctuation": "rows that lost all punctuation",
     "lost_case": "rows that lost all capitals",
 }
+COUNT_NAMES = {
+    "hits": "right",
+    "substitutions": "substituted",
+    "deletions": "deleted",
+    "insertions": "inserted",
+    "invented": "written on silence",
+}
 CONFUSIONS_SHOWN = 8
 WORST_SHOWN = 5
 SLICES_SHOWN = 40
@@ -59,7 +67,7 @@ def markdown(result: dict[str, Any]) -> str:
     """
     compared = "verdict" in result
     parts = [result["verdict"]["sentence"]] if compared else []
-    parts.append(_rates(result, compared=compared))
+    parts += [_rates(result, compared=compared), counts(result)]
     for make in (_terms, _slices, _survival):
         table = make(result, compared=compared)
         if table:
@@ -78,6 +86,16 @@ def markdown(result: dict[str, Any]) -> str:
         f"{groups['count']} {groups['what']}, intervals drawn over {groups['drawn']}."
     )
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def counts(result: Mapping[str, Any]) -> str:
+    """Return the counts behind the main rate: what was right, substituted, deleted, inserted, and invented."""
+    found = result["counts"]
+    sides = [label for label in ("value", "before", "after") if label in found]
+    rows = [
+        ["" if label == "value" else label, *(f"{found[label][kind]:,}" for kind in COUNT_NAMES)] for label in sides
+    ]
+    return table(["", *COUNT_NAMES.values()], rows)
 
 
 def _rates(result: dict[str, Any], *, compared: bool) -> str:
@@ -112,7 +130,8 @@ def _terms(result: dict[str, Any], *, compared: bool) -> str:
         sides = [terms[label] for label in labels]
         if any(side[key] is None for side in sides):
             continue
-        cells = [name, *(percent(side[key]) for side in sides)]
+        intervals = [terms.get(f"{key}_{label}_ci95" if compared else f"{key}_ci95") for label in labels]
+        cells = [name, *(_with_interval(side[key], ends) for side, ends in zip(sides, intervals, strict=True))]
         if compared:
             delta = sides[1][key] - sides[0][key]
             cells.append(_difference(delta, terms.get(f"{key}_delta_ci95")))
@@ -178,9 +197,10 @@ def _survival(result: dict[str, Any], *, compared: bool) -> str:
         labels = ("before", "after") if compared else ("value",)
         if not entry["rows"] or not any(entry[label] for label in labels):
             continue
-        cells = [name, *(percent(entry[label]) for label in labels)]
+        intervals = [entry[f"{label}_ci95" if compared else "ci95"] for label in labels]
+        cells = [name, *(_with_interval(entry[label], ends) for label, ends in zip(labels, intervals, strict=True))]
         if compared:
-            cells.append(_difference(entry["after"] - entry["before"], None))
+            cells.append(_difference(entry["delta"], entry["delta_ci95"]))
         rows.append([*cells, f"{entry['rows']:,}"])
     return table([*_columns("", compared=compared), "rows"], rows) if rows else ""
 

@@ -1,19 +1,24 @@
-"""The term report: recall, precision and false alarms, before and after, in all and for each term."""
+"""The term report: recall, precision and false alarms with intervals, before and after, in all and for each term."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speechft.score.stats import Interval, paired_bootstrap
+from speechft.score.stats import paired_bootstrap, values
 from speechft.score.terms import RARE_UP_TO, Matcher, Spotted, confusions, spot, term_word_errors
 from speechft.score.wer import Aligned
 from speechft.text import Normaliser
+
+Counted = tuple[NDArray[np.float64], NDArray[np.float64]]  # what is above and below the line, each of shape (rows,)
+PARTS = (("seen", 1, math.inf), ("unseen", 0, 0), ("rare", 1, RARE_UP_TO), ("frequent", RARE_UP_TO + 1, math.inf))
+WORD_ERRORS = ("term_wer", "other_wer")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,58 +63,31 @@ def term_report(
     """
     trained = None if train_texts is None else matcher.count(train_texts, normaliser)
     first = _side(before, general_before, matcher)
+    sides = {"value": first} if after is None else {"before": first, "after": _side(after, general_after, matcher)}
     report: dict[str, Any] = {
         "listed": len(matcher.names),
         "said": first.said.total(),
         "said_terms": len(first.said),
         "trained_terms": None if trained is None else len(trained),
     }
-    if after is None:
-        own = paired_bootstrap(
-            _totals(first, "hits"),
-            _totals(first, "hits"),
-            _totals(first, "said"),
+    counted = {label: _counted(side, matcher, trained) for label, side in sides.items()}
+    report |= {label: _rates(side, counted[label]) for label, side in sides.items()}
+    of_first, *_, of_last = (*counted.values(), *counted.values())  # twice the same of one system
+    for name, (above, below) in of_first.items():
+        paired = paired_bootstrap(
+            above,
+            of_last[name][0],
+            below,
             groups,
+            after_denominators=of_last[name][1],
             resamples=resamples,
             seed=seed,
         )
-        report["value"] = _rates(first, matcher, trained)
-        report["recall_ci95"] = _share_ci95(own.before) if own else None
-        report["per_term"] = _per_term(matcher, trained, {"value": first})
-        report["confusions"] = {"value": confusions(before, matcher)}
-        return report
-    second = _side(after, general_after, matcher)
-    recall = paired_bootstrap(
-        _totals(first, "hits"),
-        _totals(second, "hits"),
-        _totals(first, "said"),
-        groups,
-        resamples=resamples,
-        seed=seed,
-    )
-    precision = paired_bootstrap(
-        _totals(first, "hits"),
-        _totals(second, "hits"),
-        _totals(first, "written"),
-        groups,
-        after_denominators=_totals(second, "written"),
-        resamples=resamples,
-        seed=seed,
-    )
-    report["before"] = _rates(first, matcher, trained)
-    report["after"] = _rates(second, matcher, trained)
-    for name, paired in (("recall", recall), ("precision", precision)):
-        report[f"{name}_before_ci95"] = _share_ci95(paired.before) if paired else None
-        report[f"{name}_after_ci95"] = _share_ci95(paired.after) if paired else None
-        report[f"{name}_delta_ci95"] = _share_ci95(paired.delta) if paired else None
-    report["per_term"] = _per_term(matcher, trained, {"before": first, "after": second})
-    report["confusions"] = {"before": confusions(before, matcher), "after": confusions(after, matcher)}
+        rate = values(paired, compared=after is not None, most=math.inf if name in WORD_ERRORS else 1.0)
+        report |= {f"{name}_{key}": ends for key, ends in rate.items() if key.endswith("ci95")}
+    report["per_term"] = _per_term(matcher, trained, sides)
+    report["confusions"] = {label: confusions(side.rows, matcher) for label, side in sides.items()}
     return report
-
-
-def _share_ci95(share: Interval) -> list[float] | None:
-    """The interval of a recall, a precision or a difference of two: none is beyond one."""
-    return None if share.ci95 is None else [max(-1.0, min(1.0, end)) for end in share.ci95]
 
 
 def _side(rows: Sequence[Aligned], general: Sequence[Aligned] | None, matcher: Matcher) -> _Side:
@@ -138,17 +116,35 @@ def _side(rows: Sequence[Aligned], general: Sequence[Aligned] | None, matcher: M
     )
 
 
-def _totals(side: _Side, what: str) -> NDArray[np.float64]:
-    return np.array([getattr(row, what).total() for row in side.spotted], dtype=np.float64)
+def _counted(side: _Side, matcher: Matcher, trained: Counter[str] | None) -> dict[str, Counted]:
+    """What each rate divides by what, row by row."""
+    said, written, hits = (_by_row(side, what) for what in ("said", "written", "hits"))
+    counted = {"recall": (hits, said), "precision": (hits, written), "f1": (2 * hits, said + written)}
+    for name, low, high in PARTS if trained is not None else ():
+        chosen = {
+            number for number in side.said if trained is not None and low <= trained[matcher.names[number]] <= high
+        }
+        counted[f"{name}_recall"] = (_by_row(side, "hits", chosen), _by_row(side, "said", chosen))
+    errors = np.array([term_word_errors(row, matcher) for row in side.rows], dtype=np.float64).reshape(-1, 4)
+    counted |= {"term_wer": (errors[:, 0], errors[:, 1]), "other_wer": (errors[:, 2], errors[:, 3])}
+    return counted
 
 
-def _rates(side: _Side, matcher: Matcher, trained: Counter[str] | None) -> dict[str, Any]:
-    recall = _ratio(side.hits.total(), side.said.total())
-    precision = _ratio(side.hits.total(), side.written.total())
-    rates: dict[str, Any] = {
-        "recall": recall,
-        "precision": precision,
-        "f1": _ratio(2 * side.hits.total(), side.said.total() + side.written.total()),
+def _by_row(side: _Side, what: str, chosen: Container[int] | None = None) -> NDArray[np.float64]:
+    """How many terms, of those chosen, each row has said, written or right."""
+    return np.array(
+        [
+            sum(times for number, times in getattr(row, what).items() if chosen is None or number in chosen)
+            for row in side.spotted
+        ],
+        dtype=np.float64,
+    )
+
+
+def _rates(side: _Side, counted: Mapping[str, Counted]) -> dict[str, Any]:
+    sums = {name: (float(above.sum()), int(below.sum())) for name, (above, below) in counted.items()}
+    rates: dict[str, Any] = {name: _ratio(*sums[name]) for name in sums}
+    rates |= {
         "hits": side.hits.total(),
         "said": side.said.total(),
         "written": side.written.total(),
@@ -157,26 +153,11 @@ def _rates(side: _Side, matcher: Matcher, trained: Counter[str] | None) -> dict[
             None if side.false_alarms is None else _ratio(1000 * side.false_alarms, side.general_words)
         ),
     }
-    for name, low, high in (
-        ("seen", 1, None),
-        ("unseen", 0, 0),
-        ("rare", 1, RARE_UP_TO),
-        ("frequent", RARE_UP_TO + 1, None),
-    ):
-        rates[f"{name}_recall"], rates[f"{name}_said"] = None, None
-        if trained is not None:
-            chosen = {
-                number
-                for number in side.said
-                if trained[matcher.names[number]] >= low and (high is None or trained[matcher.names[number]] <= high)
-            }
-            said = sum(side.said[number] for number in chosen)
-            rates[f"{name}_said"] = said
-            rates[f"{name}_recall"] = _ratio(sum(side.hits[number] for number in chosen), said)
-    errors = np.array([term_word_errors(row, matcher) for row in side.rows], dtype=np.int64).reshape(-1, 4)
-    term_errors, term_words, other_errors, other_words = map(int, errors.sum(axis=0))
-    rates["term_wer"], rates["term_words"] = _ratio(term_errors, term_words), term_words
-    rates["other_wer"], rates["other_words"] = _ratio(other_errors, other_words), other_words
+    for name, *_ in PARTS:
+        rates.setdefault(f"{name}_recall", None)
+        rates[f"{name}_said"] = sums[f"{name}_recall"][1] if f"{name}_recall" in sums else None
+    for name in WORD_ERRORS:
+        rates[f"{name.removesuffix('wer')}words"] = sums[name][1]
     return rates
 
 

@@ -6,7 +6,7 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from speechft.score.stats import Interval, Paired
+from speechft.score.stats import MIN_DRAWN, Interval, Paired
 
 SMALLEST_GAIN_SHARE = 0.1  # of the rate before, unless the user names a smallest gain
 BUDGET_SHARE = 0.1  # of the base's general rate
@@ -149,7 +149,7 @@ def _test_sentence(outcome: str, test: Paired | None, gain: float, *, needed: st
         return "Too little test audio to tell: the test set has no reference words."
     change = f"{rate} {percent(test.before.value)} before, {percent(test.after.value)} after"
     if test.delta.low is None or test.delta.high is None:
-        return f"Too little test audio to tell: {change}, {_from_rows(test)}."
+        return f"Too little test audio to tell: {change}, {_from_few(test)}."
     interval = (
         f"difference {points(test.delta.value)} points, 95 % interval {points(test.delta.low)} to "
         f"{points(test.delta.high)}"
@@ -173,7 +173,7 @@ def _general_sentence(outcome: str, general: Paired | None, budget: float | None
     where = ", for these speakers only" if general.drew_rows else ""
     where += f", {size}" if size else ""
     if delta.low is None or delta.high is None:
-        return f"General speech: {change}, {_from_rows(general)}, so nothing can be said about its budget."
+        return f"General speech: {change}, {_from_few(general)}, so nothing can be said about its budget."
     facts = (
         f"{change} (difference {points(delta.value)} points, 95 % interval {points(delta.low)} to "
         f"{points(delta.high)}{where}; budget {points(budget, sign=False)})"
@@ -188,8 +188,11 @@ def _general_sentence(outcome: str, general: Paired | None, budget: float | None
     return f"It is not sure that general speech is within its budget: {facts}."
 
 
-def _from_rows(paired: Paired) -> str:
-    return "from a single row" if paired.groups == 1 else f"from {paired.groups} rows alone"
+def _from_few(paired: Paired) -> str:
+    if paired.groups == 1:
+        return "from a single row"
+    few = f"from {paired.groups} {'rows' if paired.drew_rows else 'speakers or recordings'} alone"
+    return few if paired.groups < MIN_DRAWN else f"{few}, which all show the same difference"
 
 
 def percent(rate: float) -> str:

@@ -142,9 +142,12 @@ def counts(rows: Sequence[Errors]) -> tuple[NDArray[np.float64], NDArray[np.floa
     )
 
 
-def characters(text: str) -> list[str]:
-    """Return the characters of a normalised text, its single spaces included, as jiwer counts them."""
-    return list(text.strip())
+def characters(text: str, *, spaces: bool = True) -> list[str]:
+    """Return the characters of a normalised text, its single spaces included, as jiwer counts them.
+
+    `spaces` is False for languages that write none: the ones in a normalised text are where punctuation was.
+    """
+    return list(text.strip()) if spaces else list("".join(text.split()))
 
 
 def check_ids(references: Mapping[str, str], hypotheses: Mapping[str, str]) -> None:
