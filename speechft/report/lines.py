@@ -312,8 +312,11 @@ def _percent(rate: float | None) -> str:
 
 
 def _range(ci95: Sequence[float] | None, *, signs: bool) -> str:
-    """An interval; that of a rate is cut at zero, where widening it can reach beyond what a rate can be."""
-    if not ci95:
+    """An interval; that of a rate is cut at zero, where widening it can reach beyond what a rate can be.
+
+    Nothing where it has no width: that no row of many shows something does not say that none would.
+    """
+    if not ci95 or ci95[0] == ci95[1]:
         return ""
     low = ci95[0] if signs else max(0.0, ci95[0])
     return f"{points(low, sign=signs)} to {points(ci95[1], sign=signs)}"

@@ -242,7 +242,7 @@ def _columns(first: str, *, compared: bool) -> list[str]:
 
 
 def _with_interval(rate: float | None, ci95: list[float] | None) -> str:
-    if rate is None or ci95 is None:
+    if rate is None or ci95 is None or ci95[0] == ci95[1]:  # no row of many: an interval without width says nothing
         return percent(rate)
     return f"{percent(rate)} ({100 * ci95[0]:.1f} to {100 * ci95[1]:.1f})"
 
