@@ -70,7 +70,7 @@ def page() -> str:
         if first:
             lines.append(
                 f"| none | | | | | {percent(tuned['choice']['dev_wer_before'])} | {percent(wer['before'])} "
-                f"| {percent(general['before'])} | {percent(score['terms']['recall']['before'])} |"
+                f"| {percent(general['before'])} | {percent(score['terms']['before']['recall'])} |"
             )
             first = False
         recipe = tuned.get("recipe") or {}
@@ -82,7 +82,7 @@ def page() -> str:
             f"| {tuned['choice'].get('alpha', '')} | {percent(tuned['choice']['dev_wer'])} "
             f"| {percent(wer['after'])} ({percent(wer['delta'])}, {percent(wer['delta_ci95'][0])} to "
             f"{percent(wer['delta_ci95'][1])}) | {percent(general['after'])} ({percent(low)} to {percent(high)}) "
-            f"| {percent(score['terms']['recall']['after'])} |"
+            f"| {percent(score['terms']['after']['recall'])} |"
         )
     return "\n".join(lines) + "\n"
 

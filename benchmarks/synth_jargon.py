@@ -74,7 +74,7 @@ def main() -> int:
     lines = [
         "# Jargon without recordings",
         "",
-        "    python benchmarks/synth_jargon.py",
+        f"    python benchmarks/synth_jargon.py --seeds {options.seeds}",
         "",
         "`pipelines/synth.toml` on the demo's 120 terms: trained on spoken sentences that carry them, chosen by other "
         "spoken sentences, no recording used for either. All of this speech is synthetic; the demo's recordings are by "

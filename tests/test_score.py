@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -246,7 +247,7 @@ def test_the_table_shows_words_and_the_verdict() -> None:
     )
     table = tables.markdown(result)
     assert table.startswith(result["verdict"]["sentence"])
-    assert "| word errors | 50.0 % (" in table
+    assert re.search(r"\| word errors \| 50\.0 % \| \d+\.\d % \(\d", table)  # every speaker has half of it wrong
     assert "term recall" in table
     for line in table.splitlines():
         if line.startswith("| word errors"):
