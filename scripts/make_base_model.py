@@ -13,6 +13,7 @@ import everyday_grammar
 import tokenizers
 import torch
 import transformers
+from make_base_data import demo_terms
 
 TEXT_TOKENS = 1024  # byte-level BPE: 256 bytes and 768 merges
 SPECIAL = [
@@ -86,7 +87,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/base-init"))
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    tokenizer = make_tokenizer(everyday_grammar.sentences(20_000, seed=options.seed))
+    avoid = demo_terms(Path("manifests/clinical/terms.jsonl"))
+    tokenizer = make_tokenizer(everyday_grammar.sentences(20_000, seed=options.seed, avoid=avoid))
     model = make_model(tokenizer, seed=options.seed)
     extractor = transformers.WhisperFeatureExtractor(feature_size=80)
     transformers.WhisperProcessor(extractor, tokenizer).save_pretrained(options.out)

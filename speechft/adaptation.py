@@ -112,13 +112,15 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
 
 def make_base(run: Run, out: Path) -> dict[str, Any]:
     """Train from the random weights of `model.base`; nothing is chosen, so there is no blend and no early stop."""
-    settings, device = run.pipeline.finetune, load.told_device()
-    whisper = run.load_base()
+    settings, device = run.pipeline.finetune, load.choose_device()  # for decoding dev speech
+    whisper, cores = run.load_base(), os.cpu_count() or 1
+    trained_on = f"cpu, {scratch.PRECISION} autocast, {cores} processes: scratch trains on the CPU alone"
+    log.info("device: %s", trained_on)
     rows = manifest.read(run.dir / "augment" / "train.jsonl")
     with Progress("features") as tell:
         model = scratch.train(
             run.pipeline.model.base, rows, out=out, epochs=settings.epochs, seed=settings.seed,
-            peak_rate=settings.learning_rate, processes=os.cpu_count() or 1, progress=tell,
+            peak_rate=settings.learning_rate, processes=cores, progress=tell,
         )  # fmt: skip
     whisper.model.load_state_dict(model.state_dict())
     whisper.trained = True
@@ -127,7 +129,7 @@ def make_base(run: Run, out: Path) -> dict[str, Any]:
     files.write_json(out / "choice.json", {"alpha": 1.0, "dev_wer": rates["dev_wer"], "points": []})
     counts = {"in": len(rows), "out": settings.epochs * len(rows), "rejected": {}}
     trained = sum(p.numel() for p in model.parameters())
-    return {"counts": counts, "choice": {"alpha": 1.0, **rates}, "suppressed_released": [], "device": device.label,
+    return {"counts": counts, "choice": {"alpha": 1.0, **rates}, "suppressed_released": [], "device": trained_on,
             "epochs_run": settings.epochs, "steps": 0, "recipe": settings.model_dump(mode="json"),
             "trainable": trained, "frozen": 0}  # fmt: skip
 

@@ -55,6 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def build_parser() -> argparse.ArgumentParser:
+    """The command line: one subcommand a stage, and `run`, `transcribe`, `score`."""
     parser = argparse.ArgumentParser(
         prog="speechft",
         description="Adapt Whisper to your speech, and prove on held-out audio what changed.",

@@ -89,6 +89,7 @@ class Augment(pydantic.BaseModel):
 
     @property
     def transforms(self) -> dict[str, dict[str, Any]]:
+        """The tables under [augment] by the name of their transform."""
         return dict(self.model_extra or {})
 
 

@@ -139,6 +139,7 @@ def _label_tokens(whisper: Whisper, row: Utterance) -> int:
 
 
 def single_windows(rows: list[Utterance]) -> list[Any]:
+    """One window a row, the clip at its start, as when it is transcribed."""
     return [
         windows.Window(
             id=row.id,

@@ -35,6 +35,7 @@ class Load:
     seconds: float = 0.0
 
     def plus(self, rows: int, seconds: float) -> Load:
+        """This and so many rows and seconds more."""
         return Load(rows=self.rows + rows, seconds=self.seconds + seconds)
 
 

@@ -39,6 +39,7 @@ class Run:
 
     @property
     def states(self) -> Path:
+        """Where runs of this folder keep encoder states, by key."""
         return self.dir.parent / "states"
 
     @cached_property
@@ -74,6 +75,7 @@ class Run:
         return {name: tree[name] for name in names}
 
     def stage(self, name: str, *, settings: dict[str, Any], inputs: list[Path], seed: int | None = None) -> files.Stage:
+        """A stage's folder and record; it is up to date when settings and inputs are those of the record."""
         return files.Stage(self.dir, name, settings=settings, inputs=inputs, format=FORMATS[name], seed=seed)
 
     def rows(self, role: str) -> list[Utterance]:

@@ -178,6 +178,24 @@ def test_the_hubs_revision_is_recorded_and_asked_for_again(tmp_path: Path, monke
     assert asked == [None, "0123abc"]
 
 
+def test_weights_from_before_safetensors_are_fetched_where_there_are_no_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import huggingface_hub
+
+    asked: list[bool] = []
+
+    def download(base: str, *, allow_patterns: list[str], **_: object) -> str:
+        asked.append("pytorch_model*.bin" in allow_patterns)
+        for name in ("config.json", "vocab.json", *(["pytorch_model.bin"] if asked[-1] else [])):
+            (tmp_path / name).write_text('{"model_type": "whisper"}')
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    assert source.find("me/mine")[0] == tmp_path
+    assert asked == [False, True]
+
+
 def test_directories_that_are_not_models(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json"):
         load.load(str(tmp_path))
@@ -185,6 +203,9 @@ def test_directories_that_are_not_models(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no weights"):
         load.load(str(tmp_path))
     (tmp_path / "model.safetensors").write_bytes(b"\x10\0\0\0\0\0\0\0{}")
+    with pytest.raises(InputError, match="no tokenizer"):
+        load.load(str(tmp_path))
+    (tmp_path / "vocab.json").write_text("{}")
     with pytest.raises(InputError, match="damaged|cannot be loaded"):
         load.load(str(tmp_path))
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')

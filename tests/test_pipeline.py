@@ -186,12 +186,22 @@ def test_a_multilingual_whisper_from_a_directory(tmp_path: Path) -> None:
     model = transformers.WhisperForConditionalGeneration.from_pretrained(base)
     with torch.no_grad():  # it ends soon, where random weights babble to the last position
         model.model.decoder.layer_norm.bias += 50 * model.model.decoder.embed_tokens.weight[model.config.eos_token_id]
+    blocked = any_whisper.tokenizer(51865).encode(" 120/80", add_special_tokens=False)
+    model.generation_config.suppress_tokens = blocked  # as the released models block it
     model.save_pretrained(base)
     pipeline = write_pipeline(tmp_path)
+    rows = (tmp_path / "test.jsonl").read_text().splitlines()
+    first = json.loads(rows[0])
+    first["text"] += " 120/80"
+    (tmp_path / "test.jsonl").write_text("\n".join([json.dumps(first), *rows[1:]]) + "\n")
     settings = (f"model.base={base}", "model.language=de", "finetune.epochs=1", "finetune.strategy=lora")
     finish(pipeline, tmp_path / "runs", *(part for setting in settings for part in ("--set", setting)))
     run = tmp_path / "runs" / "small"
-    assert json.loads((run / "report.json").read_text())["wer"]["words"] > 20
+    report = json.loads((run / "report.json").read_text())
+    assert report["wer"]["words"] > 20
+    assert report["suppressed"]["base_blocks"]  # the base is scored with leave to write them too
+    assert report["suppressed"]["before_released"]["words"] == report["wer"]["words"]
+    assert (run / "transcribe" / "before_released.jsonl").exists()
     adapted = load.load(str(run / "finetune" / "model"))
     assert (adapted.language, adapted.multilingual) == ("de", True)
     weights = [load.load(str(path)).model.state_dict() for path in (base, run / "finetune" / "model")]

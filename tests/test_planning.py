@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import any_whisper
 import pytest
 import torch
 
@@ -53,6 +54,7 @@ def test_rows_are_divided_as_ingest_divides_them(monkeypatch: pytest.MonkeyPatch
 def test_a_directory_of_another_kind_of_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"d_model": 64, "model_type": "whisper"}')
     (tmp_path / "model.safetensors").touch()
+    (tmp_path / "vocab.json").write_text('{"<|en|>": 1, "<|transcribe|>": 2}')
     with pytest.raises(InputError, match="lacks encoder_layers"):
         planning.describe(run_of(monkeypatch, "demo", f"model.base={tmp_path}"))
 
@@ -65,6 +67,18 @@ def test_what_a_later_stage_would_refuse_is_told_by_the_plan(monkeypatch: pytest
     (tmp_path / "config.json").write_text('{"model_type": "whisper"}')
     with pytest.raises(InputError, match="holds no weights"):
         planning.describe(run_of(monkeypatch, "demo", f"model.base={tmp_path}"))
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(InputError, match="holds no tokenizer"):
+        planning.describe(run_of(monkeypatch, "demo", f"model.base={tmp_path}"))
+
+
+def test_a_language_that_the_model_does_not_have_is_told_by_the_plan(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    base = any_whisper.save(tmp_path / "base", 51865)
+    planning.describe(run_of(monkeypatch, "demo", f"model.base={base}", "model.language=de"))
+    with pytest.raises(InputError, match=r"no token <\|german\|>.*given by code"):
+        planning.describe(run_of(monkeypatch, "demo", f"model.base={base}", "model.language=german"))
 
 
 def test_heavier_work_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:

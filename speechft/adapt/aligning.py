@@ -20,6 +20,13 @@ class CtcHead(nn.Module):
         self.output = nn.Linear(d_model, symbols + 1)
 
     def loss(self, states: torch.Tensor, lengths: torch.Tensor, targets: list[tuple[int, ...]]) -> torch.Tensor:
+        """The mean CTC loss (Graves et al. 2006) per phoneme.
+
+        Args:
+            states: encoder states, shape (batch, positions, d_model).
+            lengths: positions that hold speech, shape (batch,).
+            targets: each clip's phonemes, as numbers from 1.
+        """
         log_probs = self.output(states).float().log_softmax(-1).transpose(0, 1)
         flat = torch.tensor([symbol for target in targets for symbol in target])
         counts = torch.tensor([len(target) for target in targets])

@@ -45,6 +45,7 @@ class Corpus:
 
     @property
     def n_mels(self) -> int:
+        """Mel bins of the features."""
         return int(self.shards[0].shape[1])
 
     def mel(self, clip: Clip) -> np.ndarray:

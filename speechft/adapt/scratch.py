@@ -63,6 +63,7 @@ CTC_WEIGHT = 0.5
 SINGLE_SHARE = 0.25  # of the windows hold one clip, as when a user transcribes one
 TIMESTAMP_SHARE = 0.3
 WARMUP_STEPS = 300
+PRECISION = torch.bfloat16  # autocast, whether the processor multiplies in it or not; training is on CPU cores
 NOT_FINITE = 70  # exit status of a process whose gradient was not
 
 
@@ -128,7 +129,7 @@ class Trainer:
             for placed, stamped in zip(segments, timestamps, strict=True)
         ]
         inputs, labels = tokens.collate(examples, end=self.ids.end)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=PRECISION):
             states = encode_frames(self.model.model.encoder, mel, first=first)
             decoded = self.model.model.decoder(input_ids=inputs, encoder_hidden_states=states, use_cache=False)
             logits = self.model.proj_out(decoded.last_hidden_state)
@@ -143,7 +144,7 @@ class Trainer:
         )
         guidance = self.guide.loss(torch.from_numpy(spans))
         lengths = torch.tensor([min(states.shape[1], (speech_extent(placed) + 1) // 2) for placed in segments])
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=PRECISION):
             ctc = self.head.loss(states, lengths, phonemes)
         (decoder_loss + CTC_WEIGHT * ctc + GUIDE_WEIGHT * guidance).backward()
         average_gradients(self.parameters)
@@ -156,6 +157,7 @@ class Trainer:
         return float(decoder_loss.detach()), float(ctc.detach()), float(guidance.detach())
 
     def save(self, path: Path) -> None:
+        """Write the checkpoint at once or not at all."""
         state = {
             "model": self.model.state_dict(), "head": self.head.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
@@ -165,6 +167,7 @@ class Trainer:
             torch.save(state, file)
 
     def load(self, path: Path) -> None:
+        """Go on from a checkpoint that `save` wrote."""
         state = torch.load(path, map_location="cpu", weights_only=True)
         self.model.load_state_dict(state["model"])
         self.head.load_state_dict(state["head"])
@@ -346,7 +349,8 @@ def run_steps(trainer: Trainer, corpus: Corpus, *, total: int, out: Path, rank: 
                 "step": trainer.steps, "clips": trainer.clips_seen, "of": total, "rate": round(rate, 6),
                 "clips_per_s": round((trainer.clips_seen - first_clips) / (now - started), 1),
             } | {kind: [round(x / s[3], 3) for x in s[:3]] for kind, s in sorted(sums.items())}  # fmt: skip
-            logger.info("scratch: %s", row)
+            left_s = (now - started) / max(1, trainer.clips_seen - first_clips) * (total - trainer.clips_seen)
+            logger.info("scratch: about %.0f min left, %s", max(0.0, left_s) / 60, row)
             with (out / "curve.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             last_logged, sums = now, {}

@@ -146,6 +146,7 @@ class Loop:
 
     @property
     def trained(self) -> list[Any]:
+        """The parameters that train now."""
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def thaw(self, *, everything: bool = False) -> None:

@@ -2,9 +2,7 @@
 
 import dataclasses
 import hashlib
-import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -14,6 +12,7 @@ from speechft import audio
 from speechft.ingest import overlap
 from speechft.ingest.readers import Row
 from speechft.manifest import Reject, Utterance
+from speechft.progress import Progress
 
 MAX_DURATION_S = overlap.LONGEST_S
 SHORTEST_S = 0.1  # under five of the encoder's 20-ms positions
@@ -22,18 +21,19 @@ FASTEST_WORDS_PER_S = 7.0  # auctioneers; people in the shared corpora speak 2 t
 SLOWEST_WORDS_PER_S = 0.3
 SLOW_FROM_S = 5.0  # shorter clips may hold one word and a pause
 LONGEST_WORD = 20  # letters a word on average, above which the script does not put spaces between words
-SHOW_PROGRESS_AFTER_S = 2.0
 
 
 def check_all(rows: Sequence[Row], *, workers: int = 2) -> tuple[list[Row], list[Reject]]:
     """Check rows in worker threads; results keep the rows' order whatever the number of workers."""
     passed: list[Row] = []
     rejects: list[Reject] = []
-    for result in _with_progress(_in_threads(rows, workers=workers), total=len(rows)):
-        if isinstance(result, Row):
-            passed.append(result)
-        else:
-            rejects.append(result)
+    with Progress("checking audio") as tell:
+        for result in _in_threads(rows, workers=workers):
+            if isinstance(result, Row):
+                passed.append(result)
+            else:
+                rejects.append(result)
+            tell(len(passed) + len(rejects), len(rows))
     return passed, rejects
 
 
@@ -115,30 +115,3 @@ def _in_threads(rows: Sequence[Row], *, workers: int) -> Iterator[Row | Reject]:
             under_way.extend(pool.submit(check, row) for row in islice(remaining, 1))
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _with_progress(results: Iterable[Row | Reject], *, total: int) -> Iterator[Row | Reject]:
-    """Pass results through, with a progress bar once it has taken two seconds and someone is watching."""
-    if not sys.stderr.isatty():
-        yield from results
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    bar = Progress(
-        *Progress.get_default_columns()[:2],
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
-    task = bar.add_task("checking audio", total=total)
-    began = time.monotonic()
-    try:
-        for result in results:
-            bar.advance(task)
-            if not bar.live.is_started and time.monotonic() - began > SHOW_PROGRESS_AFTER_S:
-                bar.start()
-            yield result
-    finally:
-        bar.stop()

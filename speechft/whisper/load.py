@@ -39,6 +39,7 @@ class Device:
 
     @property
     def label(self) -> str:
+        """Name, precision and why, for the log and the stage's record."""
         return f"{self.name}, {str(self.precision).removeprefix('torch.')} ({self.reason})"
 
     @contextlib.contextmanager
@@ -90,10 +91,12 @@ class Whisper:
 
     @property
     def multilingual(self) -> bool:
+        """Whether its prompt names a language and a task."""
         return len(self.ids.prompt) > 1
 
     @property
     def n_mels(self) -> int:
+        """Mel bins that it hears: 80, or 128 from large-v3 on."""
         return int(self.model.config.num_mel_bins)
 
 

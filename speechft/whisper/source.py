@@ -15,6 +15,7 @@ WEIGHT_FILES = (
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 MULTILINGUAL_VOCABULARY = 51865  # the reference's own rule: vocabularies of at least this size have languages
 
 
@@ -34,8 +35,11 @@ def find(base: str, *, revision: str | None = None) -> tuple[Path, str | None]:
         raise InputError(f"model.base = {base!r}: there is no such directory; give `nano`, a hub id or a directory")
     from huggingface_hub import snapshot_download
 
+    files = ["*.json", "*.txt", "*.safetensors"]
     try:
-        folder = snapshot_download(base, revision=revision, allow_patterns=["*.json", "*.txt", "*.safetensors"])
+        folder = snapshot_download(base, revision=revision, allow_patterns=files)
+        if not _has_weights(Path(folder)):  # from before safetensors
+            folder = snapshot_download(base, revision=revision, allow_patterns=[*files, "pytorch_model*.bin"])
     except Exception as error:  # the hub's client raises many unrelated types for "not reachable"
         raise InputError(
             f"model.base = {base!r} (revision {revision or 'main'}) could not be fetched from the model hub and is "
@@ -49,14 +53,16 @@ def check_directory(path: Path) -> None:
     """Say whether a directory can hold a Whisper, from its files' names and its config.
 
     Raises:
-        InputError: it has no config, no weights, or is another model.
+        InputError: it has no config, no weights, no tokenizer, or is another model.
     """
     if not (path / "config.json").is_file():
         raise InputError(f"{path}: holds no config.json; a model directory has config, weights and tokenizer files")
-    if not any((path / name).is_file() for name in WEIGHT_FILES):
+    if not _has_weights(path):
         raise InputError(f"{path}: holds no weights ({' or '.join(WEIGHT_FILES[:2])}); copy the whole model directory")
     if (kind := _read(path / "config.json").get("model_type")) != "whisper":
         raise InputError(f"{path}: is a {kind!r} model; speechft adapts Whisper models")
+    if not any((path / name).is_file() for name in TOKENIZER_FILES):
+        raise InputError(f"{path}: holds no tokenizer ({' or '.join(TOKENIZER_FILES)}); copy the whole model directory")
 
 
 def is_multilingual(path: Path) -> bool:
@@ -69,12 +75,21 @@ def is_multilingual(path: Path) -> bool:
 
 
 def check_language(path: Path, base: str, *, language: str | None, task: str | None) -> None:
-    """Refuse what an English-only model cannot do: its prompt has no place for a language or a task.
+    """Refuse what a model cannot do: an English-only one's prompt has no place for a language or a task.
 
     Raises:
-        InputError: another language than English, or another task than transcribing, is asked of it.
+        InputError: an English-only model is asked for another language than English or another task than
+            transcribing; or the model's tokenizer has no token of the language or the task.
     """
     if is_multilingual(path):
+        found = [path / name for name in (*TOKENIZER_FILES, "added_tokens.json") if (path / name).is_file()]
+        held = "".join(file.read_text(encoding="utf-8") for file in found)
+        for token in filter(None, (language, task)):
+            if f'"<|{token}|>"' not in held:
+                raise InputError(
+                    f"{base}: the model's tokenizer has no token <|{token}|>: check model.language and model.task "
+                    "(languages are given by code, such as `de`)"
+                )
         return
     for name, asked, only in (("language", language, "en"), ("task", task, "transcribe")):
         if (asked or only) != only:
@@ -82,6 +97,10 @@ def check_language(path: Path, base: str, *, language: str | None, task: str | N
                 f"{base} is an English-only model, {name} {asked!r} cannot be asked of it: leave it out, "
                 "or take a multilingual model"
             )
+
+
+def _has_weights(path: Path) -> bool:
+    return any((path / name).is_file() for name in WEIGHT_FILES)
 
 
 def _read(path: Path) -> dict[str, Any]:

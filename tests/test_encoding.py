@@ -1,0 +1,72 @@
+"""The encode stage's plan: what a decoder cannot learn is rejected by name or warned of, and never cut."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import any_whisper
+import pytest
+
+from speechft import config, encoding, files, manifest
+from speechft.errors import InputError
+from speechft.manifest import Utterance
+from speechft.run import Run
+from speechft.whisper import load, tokens
+
+DEMO = Path(__file__).resolve().parent.parent / "pipelines" / "demo.toml"
+
+
+def run_of(folder: Path, *words: int, base: str = "nano") -> Run:
+    """A run whose train rows have so many words each, none of which shares a window."""
+    settings = [f"model.base={base}", "finetune.replay_share=0.0", "finetune.distil=0.0", "encode.single_share=1.0"]
+    run = Run(config.load(DEMO, settings), folder / "run")
+    rows = [
+        Utterance(id=f"row{n}", audio_filepath=folder / "talk.wav", text=" ".join(["blue"] * count), duration=20.0)
+        for n, count in enumerate(words)
+    ]
+    manifest.write(run.dir / "augment" / "train.jsonl", rows)
+    return run
+
+
+def test_a_label_too_long_for_the_decoder_is_named_and_counted(tmp_path: Path) -> None:
+    run = run_of(tmp_path, 5, 1000)
+    planned, rejects = encoding.plan_windows(run, load.load("nano"))
+    assert [[placed.utterance.id for placed in window.placed] for window in planned] == [["row0"]]
+    assert [(reject["id"], reject["reason"]) for reject in rejects] == [("row1", "label too long")]
+    assert f"over {tokens.LABEL_LIMIT}" in rejects[0]["detail"]
+    assert rejects[0]["row"]["text"].count("blue") == 1000  # whole, not cut
+
+
+def test_too_many_of_them_stop_the_stage_before_it_encodes(tmp_path: Path) -> None:
+    run = run_of(tmp_path, 5, 1000)
+    with pytest.raises(
+        InputError, match=rf"1 of 2 training clips have a label over {tokens.LABEL_LIMIT} .*max_rejected_share"
+    ):
+        encoding.encode(run, tmp_path / "out")
+    assert [row["id"] for row in files.read_jsonl(tmp_path / "out" / "rejects.jsonl")] == ["row1"]
+    assert not list(tmp_path.rglob("shard-*"))
+
+
+def test_a_label_that_the_reference_decoder_would_not_finish_is_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whisper = load.load("nano")
+    words = next(n for n in range(1, 448) if len(tokens.encode_text(whisper.tokenizer, " ".join(["blue"] * n))) > 224)
+    with caplog.at_level(logging.WARNING):
+        planned, rejects = encoding.plan_windows(run_of(tmp_path / "long", 5, words), whisper)
+        assert (len(planned), rejects) == (2, [])
+        assert "1 of 2 windows hold more than 224 tokens" in caplog.text
+        caplog.clear()
+        encoding.plan_windows(run_of(tmp_path / "short", 5, words - 1), whisper)
+    assert not caplog.records
+
+
+def test_a_checkpoints_max_length_of_20_rejects_nothing(tmp_path: Path) -> None:
+    """As in the released large-v3, whose config still says 20."""
+    base = any_whisper.save(tmp_path / "base", 51866)
+    path = base / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"max_length": 20}))
+    planned, rejects = encoding.plan_windows(run_of(tmp_path, 60, base=str(base)), load.load(str(base)))
+    assert (len(planned), rejects) == (1, [])
