@@ -42,13 +42,15 @@ def lines_of(test: str, seed: int, report: Mapping[str, Any]) -> list[str]:
     wer, terms, general = report["wer"], report["terms"], report["general_wer"]
     recall = [percent(terms[side]["recall"]) for side in ("before", "after")]
     low, high = terms["recall_delta_ci95"]
+    precision, alarms = terms["after"]["precision"], terms["after"]["false_alarms"]
     lines = [
         f"| {test} | {seed} | {change(wer)} | {wer['words']:,} | {recall[0]} to {recall[1]} ({100 * low:+.1f} to "
-        f"{100 * high:+.1f}) | {change(general)} |"
+        f"{100 * high:+.1f}) | {'-' if precision is None else percent(precision)} | {change(general)} | {alarms} "
+        f"| {report['choice']['alpha']:g} |"
     ]
     for entry in report["slices"]:
         if entry["by"] == "condition" and entry["value"] != "clean":
-            lines.append(f"| - {entry['value']} | {seed} | {change(entry)} | {entry['words']:,} | | |")
+            lines.append(f"| - {entry['value']} | {seed} | {change(entry)} | {entry['words']:,} | | | | | |")
     return lines
 
 
@@ -81,8 +83,8 @@ def main() -> int:
         "other voices, two of them of another synthesiser, and in sentences of their own. Per cent; in brackets the "
         "95 % interval of the difference in points.",
         "",
-        "| test | seed | WER | words | term recall | general WER |",
-        "| :-- | --: | :-- | --: | :-- | :-- |",
+        "| test | seed | WER | words | term recall | precision after | general WER | false alarms there | blend |",
+        "| :-- | --: | :-- | --: | :-- | --: | :-- | --: | --: |",
     ]
     for seed in range(1, options.seeds + 1):
         for number, (test, settings) in enumerate(TESTS.items()):

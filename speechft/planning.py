@@ -119,7 +119,7 @@ def shape_of(run: Run) -> Shape:
         InputError: neither is known.
     """
     base = run.pipeline.model.base
-    for folder in run.base_files:
+    if folder := run.base_folder:
         config = files.read_json(folder / "config.json")
         keys = ("d_model", "encoder_layers", "decoder_layers", "vocab_size", "num_mel_bins")
         if missing := [key for key in keys if key not in config]:

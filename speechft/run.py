@@ -43,13 +43,17 @@ class Run:
         return self.dir.parent / "states"
 
     @cached_property
-    def base_files(self) -> list[Path]:
-        """The base model's directory when it is local: its files are inputs."""
+    def base_folder(self) -> Path | None:
+        """The base model's directory when it is local."""
         base = self.pipeline.model.base
-        if base == "nano":
-            return [source.NANO]
-        folder = Path(base).expanduser()
-        return [folder] if folder.is_dir() else []
+        folder = source.NANO if base == "nano" else Path(base).expanduser()
+        return folder if folder.is_dir() else None
+
+    @cached_property
+    def base_files(self) -> list[Path]:
+        """The files of a local base model that decide what it does: all but its card."""
+        found = self.base_folder.iterdir() if self.base_folder else ()
+        return sorted(path for path in found if path.is_file() and path.suffix != ".md")
 
     def check_ahead(self) -> None:
         """Check what later stages would refuse, before the first spends hours.
@@ -65,9 +69,9 @@ class Run:
             read_terms(self.pipeline.data.terms)
         plan.check(self.pipeline.augment.transforms, self.pipeline.conditions)
         asked = self.pipeline.model
-        for folder in self.base_files:
-            source.check_directory(folder)
-            source.check_language(folder, asked.base, language=asked.language, task=asked.task)
+        if self.base_folder:
+            source.check_directory(self.base_folder)
+            source.check_language(self.base_folder, asked.base, language=asked.language, task=asked.task)
 
     def table(self, *names: str) -> dict[str, Any]:
         """Settings of some tables of the pipeline, as JSON values."""

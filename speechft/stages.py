@@ -66,7 +66,7 @@ def ingest(run: Run) -> bool:
     if stage.up_to_date():
         return False
     run.check_ahead()
-    if not run.base_files:  # on the hub: fetched before hours are spent
+    if run.base_folder is None:  # on the hub: fetched before hours are spent
         source.find(run.pipeline.model.base, revision=run.pipeline.model.revision)
     stage.begin()
     from speechft.ingest.stage import ingest as read_and_check

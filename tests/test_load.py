@@ -196,6 +196,13 @@ def test_weights_from_before_safetensors_are_fetched_where_there_are_no_others(
     assert asked == [False, True]
 
 
+def test_a_models_card_is_no_input_of_a_run(tmp_path: Path) -> None:
+    base = any_whisper.save(tmp_path / "base", 51865)
+    (base / "README.md").write_text("about it")
+    run = Run(config.load(CLINICAL.parent.parent / "pipelines" / "demo.toml", [f"model.base={base}"]), tmp_path / "run")
+    assert {path.name for path in base.iterdir()} - {path.name for path in run.base_files} == {"README.md"}
+
+
 def test_directories_that_are_not_models(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"config\.json"):
         load.load(str(tmp_path))
