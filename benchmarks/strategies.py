@@ -84,6 +84,8 @@ def page() -> str:
             f"{percent(wer['delta_ci95'][1])}) | {percent(general['after'])} ({percent(low)} to {percent(high)}) "
             f"| {percent(score['terms']['after']['recall'])} |"
         )
+    if missing := [f"`{name}`" for name in STRATEGIES if not (ROOT / "results" / f"{name}.json").exists()]:
+        lines += ["", f"Not run yet: {', '.join(missing)}."]
     return "\n".join(lines) + "\n"
 
 
