@@ -85,7 +85,9 @@ def slices(content: Mapping[str, Any]) -> list[tuple[str, list[Line]]]:
     """Slices by what they divide by; a change counts only when it survives correction for their number."""
     groups: dict[str, list[Line]] = {}
     for entry in content.get("slices") or []:
-        line = _line(str(entry["value"]), entry, of=_count(entry["words"], "words"), tested="significant" in entry)
+        line = _line(
+            str(entry["value"]), entry, of=_count(entry["words"], _unit(content)), tested="significant" in entry
+        )
         groups.setdefault(entry["by"], []).append(line)
     return list(groups.items())
 
@@ -254,13 +256,15 @@ def rows_sentence(content: Mapping[str, Any]) -> str:
 def gaps(content: Mapping[str, Any]) -> list[str]:
     """For each division its worst and best slice afterwards, and how the gap between them moved."""
     found = []
+    unit = _unit(content)
     for gap in content.get("gaps") or []:
         if "worst_after" not in gap:
             continue
         worst, best = gap["worst_after"], gap["best_after"]
         found.append(
-            f"{gap['by'].capitalize()}: worst {worst['value']} ({percent(worst['rate'])}), best {best['value']} "
-            f"({percent(best['rate'])}); the gap went from {points(gap['gap_before'], sign=False)} to "
+            f"{gap['by'].capitalize()}: worst {worst['value']} ({percent(worst['rate'])}, "
+            f"{_count(worst['words'], unit)}), best {best['value']} ({percent(best['rate'])}, "
+            f"{_count(best['words'], unit)}); the gap went from {points(gap['gap_before'], sign=False)} to "
             f"{points(gap['gap_after'], sign=False)} points."
         )
     return found
@@ -320,6 +324,11 @@ def _range(ci95: Sequence[float] | None, *, signs: bool) -> str:
         return ""
     low = ci95[0] if signs else max(0.0, ci95[0])
     return f"{points(low, sign=signs)} to {points(ci95[1], sign=signs)}"
+
+
+def _unit(content: Mapping[str, Any]) -> str:
+    """What the main rate and the slices count."""
+    return "characters" if content.get("rate") == "cer" else "words"
 
 
 def _count(number: int, unit: str) -> str:

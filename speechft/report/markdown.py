@@ -8,8 +8,7 @@ from typing import Any
 from speechft.report import lines
 from speechft.report.lines import NONE, Line
 from speechft.report.pipeline_text import to_toml
-from speechft.score import tables
-from speechft.score.tables import table
+from speechft.score.tables import counts, table
 from speechft.score.verdict import percent
 
 TERMS_SHOWN = 20
@@ -23,7 +22,7 @@ def render(content: Mapping[str, Any]) -> str:
     parts += [f"**Note:** {note}" for note in lines.notes(content)]
     parts += [
         _compared("", lines.rates(content)),
-        tables.counts(content),
+        counts(content),
         lines.groups_sentence(content),
         lines.rows_sentence(content),
     ]

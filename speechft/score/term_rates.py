@@ -72,14 +72,14 @@ def term_report(
     }
     counted = {label: _counted(side, matcher, trained) for label, side in sides.items()}
     report |= {label: _rates(side, counted[label]) for label, side in sides.items()}
-    of_first, *_, of_last = (*counted.values(), *counted.values())  # twice the same of one system
-    for name, (above, below) in of_first.items():
+    by_side = list(counted.values())  # of one system, the first is the last
+    for name, (above, below) in by_side[0].items():
         paired = paired_bootstrap(
             above,
-            of_last[name][0],
+            by_side[-1][name][0],
             below,
             groups,
-            after_denominators=of_last[name][1],
+            after_denominators=by_side[-1][name][1],
             resamples=resamples,
             seed=seed,
         )
