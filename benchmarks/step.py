@@ -1,14 +1,16 @@
 """What else might make a training step faster? Variants of the loop's step, taking turns on the same windows.
 
-    python benchmarks/step.py                     # tiny and base, bf16 and fp32
+    python benchmarks/step.py                     # nano, tiny and base, bf16 and fp32
 
-Seconds are medians. Only what pays is in the loop: AdamW fused, the loss over the vocabulary in pieces, and on CPU in
-bf16 plain attention, and like label lengths share a pass. Writes docs/benchmarks/step.md.
+Seconds are medians. Only what pays is in the loop: AdamW fused, the loss over the vocabulary in pieces, on CPU in bf16
+plain attention, and windows of like label lengths in a pass. A tenth of the clips are alone in their window, as in the
+table of speed; nano's are as its own pipelines pack them, half of them alone. Writes docs/benchmarks/step.md.
 """
 
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import tempfile
 import time
@@ -21,26 +23,48 @@ import torch
 from torch import nn
 
 from speechft import files
-from speechft.adapt import vocabulary
+from speechft.adapt import passes, vocabulary
 from speechft.adapt.steps import Item, Recipe
 from speechft.adapt.team import Team
 from speechft.adapt.train import Loop
-from speechft.whisper import tokens
+from speechft.whisper import load, tokens
 from speechft.whisper.load import Device, Whisper
 
 OUT = Path("docs/benchmarks/step.md")
 
 
-def chunk_of(seed: int) -> list[Item]:
-    """A step of 32 clips as packing makes it: three alone, six windows of five or four."""
-    sizes, items, first = [1, 1, 1, 5, 5, 5, 5, 5, 4], [], 32 * seed
+SIZES = {"nano": [1] * 16 + [8, 8]}  # clips of each window of a step, 32 in all
+TENTH_ALONE = [1, 1, 1, 5, 5, 5, 5, 5, 4]
+
+
+def chunk_of(sizes: list[int], seed: int) -> list[Item]:
+    """A step of 32 clips, as packing makes it."""
+    items, first = [], 32 * seed
     for number, size in enumerate(sizes):
         segments = tuple(
-            tokens.Segment(tokens=speed.text_of(first + i), start_s=6.0 * i, end_s=6.0 * i + 5) for i in range(size)
+            tokens.Segment(tokens=text_of(first + i), start_s=3.6 * i, end_s=3.6 * i + 3) for i in range(size)
         )
         items.append(Item(number=number, segments=segments, view=0, replay=False))
         first += size
     return items
+
+
+def text_of(number: int) -> tuple[int, ...]:
+    """20 random tokens that every vocabulary has."""
+    return tuple(random.Random(number).randrange(1000, 2400) for _ in range(speed.TOKENS))
+
+
+def whisper_of(size: str) -> Whisper:
+    """A released size with random weights, or nano."""
+    if size == "nano":
+        return load.load(size)
+    ids = tokens.Layout(
+        prompt=(50258, 50259, 50359), end=50257, previous=50361, no_timestamps=50363, first_timestamp=50364
+    )
+    return Whisper(
+        model=speed.model_of(size), tokenizer=None, ids=ids, name="", revision=None, source=None, language="en",
+        task="transcribe",
+    )  # fmt: skip
 
 
 def plain_loss(hidden: Any, weight: Any, labels: Any, *, share: float, teacher: Any = None) -> Any:
@@ -62,15 +86,9 @@ def measure(size: str, precision: str, times: int) -> dict[str, float]:
         strategy="decoder", epochs=1, learning_rate=1e-6, batch_clips=32, replay_share=0.0, distil=0.0, l2sp=0.0,
         patience=9, timestamp_share=0.15, previous_share=0.1, upper_layers=2, encoder_layers=0, lora_rank=16, seed=1,
     )  # fmt: skip
-    ids = tokens.Layout(
-        prompt=(50258, 50259, 50359), end=50257, previous=50361, no_timestamps=50363, first_timestamp=50364
-    )
-    model = speed.model_of(size)
-    whisper = Whisper(
-        model=model, tokenizer=None, ids=ids, name="", revision=None, source=None, language="en", task="transcribe"
-    )
-    width = model.config.d_model
-    states = torch.randn(9, 1500, width, generator=torch.Generator().manual_seed(1)).half()
+    whisper, sizes = whisper_of(size), SIZES.get(size, TENTH_ALONE)
+    width = whisper.model.config.d_model
+    states = torch.randn(len(sizes), 1500, width, generator=torch.Generator().manual_seed(1)).half()
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as out:
         loop = Loop(
@@ -85,7 +103,7 @@ def measure(size: str, precision: str, times: int) -> dict[str, float]:
         loop.thaw()
         loop.model.train()
         fused, loss = loop.optimizer, vocabulary.loss
-        attending, passing = loop.attending, loop.pass_windows
+        attending, passing, extra = loop.attending, loop.pass_windows, passes.PASS_POSITIONS["cpu"]
         unfused = torch.optim.AdamW(loop.trained, lr=1e-6)
         decoder_forward = loop.core.model.decoder.forward
         compiled = torch.compile(decoder_forward, dynamic=True)
@@ -94,7 +112,8 @@ def measure(size: str, precision: str, times: int) -> dict[str, float]:
             loop.optimizer = unfused if name == "AdamW not fused" else fused
             vocabulary.loss = plain_loss if name == "vocabulary at once" else loss  # type: ignore[assignment]
             loop.attending = {"PyTorch's attention": "sdpa", "plain attention": "eager"}.get(name, attending)
-            loop.pass_windows = {"passes of four windows": 4, "one pass": 9}.get(name, passing)
+            loop.pass_windows = {"passes of four windows": 4, "one pass": len(sizes)}.get(name, passing)
+            passes.PASS_POSITIONS["cpu"] = 10**9 if name in ("passes of four windows", "one pass") else extra
             loop.core.model.decoder.forward = compiled if name == "compiled decoder" else decoder_forward
             loop.core.gradient_checkpointing_disable()
             if name == "gradient checkpointing":
@@ -104,7 +123,7 @@ def measure(size: str, precision: str, times: int) -> dict[str, float]:
         for turn in range(times + 1):
             for name in list(names):
                 variant(name)
-                chunk = chunk_of(turn)
+                chunk = chunk_of(sizes, turn)
                 coming: Future[torch.Tensor] = Future()
                 coming.set_result(states)
                 loop.state.recent = []
@@ -123,19 +142,21 @@ def measure(size: str, precision: str, times: int) -> dict[str, float]:
 def main() -> int:
     """Measure each size and precision asked for; write one column each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", action="append", choices=("tiny", "base", "small"))
+    parser.add_argument("--size", action="append", choices=("nano", "tiny", "base", "small"))
     parser.add_argument("--precision", action="append", choices=("bfloat16", "float32"))
     parser.add_argument("--times", type=int, default=8)
     options = parser.parse_args()
-    kinds = [(s, p) for s in options.size or ("tiny", "base") for p in options.precision or ("bfloat16", "float32")]
+    kinds = [
+        (s, p) for s in options.size or ("nano", "tiny", "base") for p in options.precision or ("bfloat16", "float32")
+    ]
     columns = {f"{size}, {precision}": measure(size, precision, options.times) for size, precision in kinds}
     lines = [
         "# Variants of a training step",
         "",
         "    python benchmarks/step.py",
         "",
-        f"{torch.get_num_threads()} threads, a step of 32 clips in 9 windows, medians of {options.times} turns, in the "
-        "loop's own time, which is in seconds.",
+        f"{torch.get_num_threads()} threads, a step of 32 clips in 9 windows (nano: 18), medians of {options.times} "
+        "turns, in the loop's own time, which is in seconds.",
         "",
         "| step | " + " | ".join(columns) + " |",
         "| :-- |" + " --: |" * len(columns),

@@ -4,6 +4,7 @@ import copy
 import dataclasses
 import itertools
 import os
+import random
 import shutil
 import signal
 from collections.abc import Iterator
@@ -15,7 +16,7 @@ import pytest
 import torch
 import transformers
 
-from speechft.adapt import retain, strategies, vocabulary
+from speechft.adapt import passes, retain, strategies, vocabulary
 from speechft.adapt import train as training
 from speechft.adapt.steps import Item, Recipe, epoch_steps, rate_at
 from speechft.adapt.train import train
@@ -317,6 +318,23 @@ def test_a_gradient_without_bound_keeps_the_last_good_weights(
         run(small, tmp_path / "out")
     saved = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["model"]
     assert all(torch.isfinite(value).all() for value in saved.values())
+
+
+def test_windows_of_like_lengths_share_a_pass_in_the_cheapest_way() -> None:
+    assert passes.by_length([9, 100, 10, 9, 101], at_most=9, extra=50) == [[0, 3, 2], [1, 4]]
+    assert passes.by_length([9, 100, 10, 9, 101], at_most=9, extra=10**9) == [[0, 3, 2, 1, 4]]
+    assert passes.by_length([9] * 5, at_most=2, extra=50) == [[0], [1, 2], [3, 4]]
+    rng = random.Random(1)
+    for _ in range(50):
+        lengths, extra = [rng.randrange(1, 60) for _ in range(7)], rng.randrange(40)
+        chosen = passes.by_length(lengths, at_most=4, extra=extra)
+        assert sorted(itertools.chain(*chosen)) == list(range(7))
+        assert max(map(len, chosen)) <= 4
+        in_order = sorted(lengths)
+        cuts = (c for n in range(7) for c in itertools.combinations(range(1, 7), n))
+        ways = ([in_order[a:b] for a, b in itertools.pairwise((0, *c, 7))] for c in cuts)
+        cheapest = min(sum(extra + len(w) * w[-1] for w in way) for way in ways if max(map(len, way)) <= 4)
+        assert sum(extra + len(p) * max(lengths[i] for i in p) for p in chosen) == cheapest
 
 
 def test_not_a_number_names_the_rows_that_gave_it(

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 import torch
 
 from speechft.whisper.load import Device
+
+# What a pass costs beside its positions, in positions. On CPU 200 to 400 measure alike (nano, docs/benchmarks/step.md).
+# On CUDA an estimate: some 60 launches a layer of 5 us, forward and backward, are the time of 2,000 positions of small.
+PASS_POSITIONS = {"cpu": 200, "cuda": 2000}
 
 
 def attention_kind(device: Device, *, from_states: bool) -> str | None:
@@ -27,6 +32,36 @@ def windows_at_once(device: Device, d_model: int) -> int:
     """
     narrow = device.precision == torch.bfloat16 and d_model < 384
     return 4 if device.name == "cpu" and not narrow else sys.maxsize
+
+
+def by_length(lengths: Sequence[int], *, at_most: int, extra: int) -> list[list[int]]:
+    """Which windows go through the decoder together: those of like label lengths, as a pass is padded to its longest.
+
+    Of all ways to cut the windows, sorted by length, into passes, the one with the fewest positions to compute.
+
+    Args:
+        lengths: decoder positions of each window.
+        at_most: windows in a pass.
+        extra: what a pass costs beside its windows' positions, in positions.
+
+    Returns:
+        the windows of each pass, by number, the shortest first.
+    """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    best: list[tuple[int, int]] = [(0, 0)]  # positions that the first n windows take, and where their last pass begins
+    for end in range(1, len(order) + 1):
+        longest = lengths[order[end - 1]]
+        best.append(
+            min(
+                (best[start][0] + extra + (end - start) * longest, start) for start in range(max(0, end - at_most), end)
+            )
+        )
+    chosen, end = list[list[int]](), len(order)
+    while end:
+        start = best[end][1]
+        chosen.append(order[start:end])
+        end = start
+    return chosen[::-1]
 
 
 def is_out_of_memory(error: BaseException) -> bool:

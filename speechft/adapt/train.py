@@ -242,12 +242,9 @@ class Loop:
     ) -> float:
         """Gradients of this process's windows, in as many passes as memory asks for, like lengths together."""
         size = min(-(-len(mine) // self.parts), self.pass_windows)
-        order = list(range(len(mine)))
-        if size < len(mine):  # each pass is padded to its own longest label: a tenth less time
-            order.sort(key=lambda index: len(mine[index][1].labels))
         total = 0.0
-        for start in range(0, len(mine), size):
-            chosen = order[start : start + size]
+        lengths, extra = [len(example.labels) for _, example in mine], passes.PASS_POSITIONS[self.device.name]
+        for number, chosen in enumerate(passes.by_length(lengths, at_most=size, extra=extra)):
             part = [mine[index] for index in chosen]
             inputs, labels = tokens.collate([example for _, example in part], end=self.whisper.ids.end)
             heard = self._masked(features[chosen].to(self.device.name), [item for item, _ in part])
@@ -257,7 +254,7 @@ class Loop:
                     replayed=[item.replay for item, _ in part], from_states=self.from_states, device=self.device,
                     distil=self.recipe.distil, divisors=divisors,
                 )  # fmt: skip
-                if self.anchor and self.team.first and start == 0:
+                if self.anchor and self.team.first and number == 0:
                     moved = {n: p for n, p in self.core.named_parameters() if p.requires_grad and n in self.anchor}
                     loss = loss + self.recipe.l2sp * retain.distance(moved, self.anchor)
                 self.scaler.scale(loss).backward()

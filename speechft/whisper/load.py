@@ -6,6 +6,7 @@ What differs between checkpoints (mel bins, vocabulary, start tokens, positions)
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
 import os
@@ -59,12 +60,18 @@ def choose_device() -> Device:
         if torch.cuda.is_bf16_supported(including_emulation=False):
             return Device(name="cuda", precision=torch.bfloat16, reason=f"{card} has bf16")
         return Device(name="cuda", precision=torch.float16, reason=f"{card} has no bf16")
-    with contextlib.suppress(OSError):
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-        for flag in ("amx_bf16", "avx512_bf16"):
-            if flag in flags:
-                return Device(name="cpu", precision=torch.bfloat16, reason=f"no CUDA; the processor has {flag}")
+    for flag in ("amx_bf16", "avx512_bf16"):
+        if processor_has(flag):
+            return Device(name="cpu", precision=torch.bfloat16, reason=f"no CUDA; the processor has {flag}")
     return Device(name="cpu", precision=torch.float32, reason="no CUDA, no bf16 in the processor")
+
+
+@functools.cache
+def processor_has(flag: str) -> bool:
+    """Say whether the processor has a feature, by Linux's name for it."""
+    with contextlib.suppress(OSError):
+        return flag in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split()
+    return False
 
 
 def told_device() -> Device:

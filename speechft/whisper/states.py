@@ -22,7 +22,7 @@ import torch
 
 from speechft import files
 from speechft.errors import InputError
-from speechft.whisper import attention, shards, windows
+from speechft.whisper import attention, load, shards, windows
 from speechft.whisper.load import Device
 
 FORMAT = 2
@@ -156,7 +156,7 @@ def _features(render: Callable[[int], np.ndarray], number: int, n_mels: int) -> 
 
 def encode(encoder: Any, features: torch.Tensor, device: Device) -> torch.Tensor:
     """Run the encoder on log-mels (batch, n_mels, 3000); float states (batch, 1500, d_model) on the device."""
-    blocks = device.name == "cpu" and device.precision == torch.bfloat16
+    blocks = device.name == "cpu" and device.precision == torch.bfloat16 and not load.processor_has("amx_bf16")
     with torch.inference_mode(), device.autocast(), attention.in_blocks(encoder, wanted=blocks):
         states: torch.Tensor = encoder(features.to(device.name)).last_hidden_state
     return states
