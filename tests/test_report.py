@@ -311,6 +311,15 @@ def test_markdown(whole: tuple[Path, dict[str, Any]]) -> None:
     assert pipeline["conditions"] == SETTINGS["conditions"]
 
 
+def test_general_speech_is_told_in_what_the_verdict_counts(whole: tuple[Path, dict[str, Any]]) -> None:
+    content = collect(*whole)
+    words = lines.general(content)
+    assert words.of.endswith(" words")
+    content |= {"rate": "cer", "general_cer": content["general_wer"] | {"before": 0.25, "characters": 9000}}
+    assert (lines.general(content).before, lines.general(content).of) == ("25.0 %", "9,000 characters")
+    assert [name for name, _ in lines.headlines(content)][1] == "character errors, general speech"
+
+
 def test_markup_in_texts_is_shown_not_run(tmp_path: Path) -> None:
     attack = "<script> alert </script>"
     test = utterances([f"say {attack} & 'go'"], tmp_path, prefix='"><img src=x onerror=alert(2)>')

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from speechft.score.slices import CLEAN
-from speechft.score.tables import COUNT_NAMES, RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES, TERM_SIZES
+from speechft.score.tables import COUNT_NAMES, RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES, TERM_SIZES, has_width
 from speechft.score.verdict import percent, points
 
 NONE = "-"
@@ -142,10 +142,16 @@ def survival(content: Mapping[str, Any]) -> list[Line]:
     return found
 
 
+def general_rate(content: Mapping[str, Any]) -> str:
+    """The rate of general speech that the verdict weighs: of words, or of characters where the main rate is."""
+    return "general_cer" if content.get("rate") == "cer" and content.get("general_cer") else "general_wer"
+
+
 def general(content: Mapping[str, Any]) -> Line:
     """General speech, coloured by its budget: a loss inside the budget is no fault, and no gain."""
-    rate = content["general_wer"]
-    line = _line("general speech", rate, of=_count(rate["words"], "words"))
+    name = general_rate(content)
+    rate, unit = content[name], "characters" if name.endswith("cer") else "words"
+    line = _line("general speech", rate, of=_count(rate.get("characters", rate["words"]), unit))
     verdict = content["verdict"]["general"]
     inside = "better" if line.change == "better" else ""
     change = {"over_budget": "worse", "within_budget": inside}.get(verdict, "unsure")
@@ -156,7 +162,7 @@ def headlines(content: Mapping[str, Any]) -> list[tuple[str, Line]]:
     """The numbers beside the verdict: the main rate, general speech, recall of terms."""
     found = [(line.name, line) for line in rates(content)[:1]]
     if content.get("general_wer"):
-        found.append(("word errors, general speech", general(content)))
+        found.append((RATE_NAMES[general_rate(content)], general(content)))
     return found + [(line.name, line) for line in terms(content) if line.name == TERM_NAMES["recall"]]
 
 
@@ -316,11 +322,8 @@ def _percent(rate: float | None) -> str:
 
 
 def _range(ci95: Sequence[float] | None, *, signs: bool) -> str:
-    """An interval; that of a rate is cut at zero, where widening it can reach beyond what a rate can be.
-
-    Nothing where it has no width: that no row of many shows something does not say that none would.
-    """
-    if not ci95 or ci95[0] == ci95[1]:
+    """An interval; that of a rate is cut at zero, where widening it can reach beyond what a rate can be."""
+    if not has_width(ci95):
         return ""
     low = ci95[0] if signs else max(0.0, ci95[0])
     return f"{points(low, sign=signs)} to {points(ci95[1], sign=signs)}"

@@ -106,8 +106,8 @@ def _general(content: Mapping[str, Any]) -> str:
     if content.get("general_wer") is None:
         parts.append("Not tested: no general speech was named.")
     else:
-        rate = content["general_wer"]
-        parts.append(f"{percent(rate['before'])} before, {percent(rate['after'])} after, over {rate['words']:,} words.")
+        line = lines.general(content)
+        parts.append(f"{line.before} before, {line.after} after, over {line.of}.")
     choice = content.get("choice")
     if choice and choice.get("points"):
         cells = [

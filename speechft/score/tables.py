@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeGuard
 
 RATE_NAMES = {
     "wer": "word errors",
@@ -242,7 +242,7 @@ def _columns(first: str, *, compared: bool) -> list[str]:
 
 
 def _with_interval(rate: float | None, ci95: list[float] | None) -> str:
-    if rate is None or ci95 is None or ci95[0] == ci95[1]:  # no row of many: an interval without width says nothing
+    if rate is None or not has_width(ci95):
         return percent(rate)
     return f"{percent(rate)} ({100 * ci95[0]:.1f} to {100 * ci95[1]:.1f})"
 
@@ -251,4 +251,9 @@ def _difference(delta: float | None, ci95: list[float] | None) -> str:
     if delta is None:
         return "-"
     text = f"{100 * delta:+.1f}"
-    return text if ci95 is None else f"{text} ({100 * ci95[0]:+.1f} to {100 * ci95[1]:+.1f})"
+    return f"{text} ({100 * ci95[0]:+.1f} to {100 * ci95[1]:+.1f})" if has_width(ci95) else text
+
+
+def has_width(ci95: Sequence[float] | None) -> TypeGuard[Sequence[float]]:
+    """Say whether an interval tells anything: that no row of many shows something does not say that none would."""
+    return ci95 is not None and ci95[0] != ci95[1]
