@@ -14,7 +14,7 @@ import torch
 
 from speechft import encoding, files, manifest
 from speechft.adapt import prompt as prompts
-from speechft.adapt import retain, scratch, strategies
+from speechft.adapt import retain, strategies
 from speechft.adapt.steps import Item, Recipe
 from speechft.adapt.team import Team
 from speechft.adapt.train import train
@@ -112,6 +112,8 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
 
 def make_base(run: Run, out: Path) -> dict[str, Any]:
     """Train from the random weights of `model.base`; nothing is chosen, so there is no blend and no early stop."""
+    from speechft.adapt import scratch  # a second of scipy, which no other strategy needs
+
     settings, device = run.pipeline.finetune, load.choose_device()  # for decoding dev speech
     whisper, cores = run.load_base(), os.cpu_count() or 1
     trained_on = f"cpu, {scratch.PRECISION} autocast, {cores} processes: scratch trains on the CPU alone"
