@@ -1,6 +1,8 @@
 """Loading any Whisper: published shapes, stored precision, side files, and readable refusals."""
 
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import any_whisper
@@ -19,31 +21,35 @@ CPU = load.Device(name="cpu", precision=torch.float32, reason="tests")
 CLINICAL = Path(__file__).resolve().parent.parent / "manifests" / "clinical"
 
 
-@pytest.mark.parametrize("name", ["tiny", "tiny.en"])
-def test_published_dimensions_train_save_reload_and_generate(tmp_path: Path, name: str) -> None:
+WHOLE_LARGE = pytest.mark.skipif(
+    "SPEECHFT_WHOLE_LARGE" not in os.environ, reason="all of large-v3 takes minutes and 20 GB: SPEECHFT_WHOLE_LARGE=1"
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "depth"),
+    [("tiny", 4), ("tiny.en", 4), ("small", 12), ("large-v3", 2), pytest.param("large-v3", 32, marks=WHOLE_LARGE)],
+)
+def test_published_dimensions_train_save_reload_and_generate(tmp_path: Path, name: str, depth: int) -> None:
     d_model, layers, heads, mels, vocabulary = any_whisper.PUBLISHED[name]
-    shape = {"d_model": d_model, "layers": layers, "heads": heads, "mels": mels}
+    assert depth in (layers, 2)
+    shape = {"d_model": d_model, "layers": depth, "heads": heads, "mels": mels}
     whisper = load.load(str(any_whisper.save(tmp_path / name, vocabulary, **shape)))
     assert whisper.multilingual == (not name.endswith(".en"))
-    _two_steps_then_reload(whisper, tmp_path)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["small", "large-v3"])
-def test_wide_models_with_fewer_layers(tmp_path: Path, name: str) -> None:
-    """Width, heads, mel bins and vocabulary as published; two layers, since depth repeats the same code."""
-    d_model, _, heads, mels, vocabulary = any_whisper.PUBLISHED[name]
-    shape = {"d_model": d_model, "layers": 2, "heads": heads, "mels": mels}
-    whisper = load.load(str(any_whisper.save(tmp_path / name, vocabulary, **shape)))
     assert whisper.n_mels == mels
     _two_steps_then_reload(whisper, tmp_path)
 
 
+def _hashes(whisper: load.Whisper) -> dict[str, str]:
+    """Of each tensor: two copies of a large model are one too many."""
+    return {name: hashlib.sha256(value.numpy()).hexdigest() for name, value in whisper.model.state_dict().items()}
+
+
 def _two_steps_then_reload(whisper: load.Whisper, folder: Path) -> None:
-    before = {name: value.clone() for name, value in whisper.model.state_dict().items()}
+    before = _hashes(whisper)
     strategies.freeze(whisper.model, "decoder")
     trained = [p for p in whisper.model.parameters() if p.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=1e-3)
+    optimizer = torch.optim.SGD(trained, lr=0.1)
     clip = np.random.default_rng(0).standard_normal(16000).astype(np.float32) * 0.1
     features = windows.log_mel(windows.pad_window(clip), n_mels=whisper.n_mels)[None]
     encoded = states.encode(whisper.model.model.encoder, features, CPU).clone()
@@ -53,8 +59,8 @@ def _two_steps_then_reload(whisper: load.Whisper, folder: Path) -> None:
         torch.nn.functional.cross_entropy(whisper.model.proj_out(hidden)[0], inputs[0]).backward()
         optimizer.step()
         optimizer.zero_grad()
-    after = whisper.model.state_dict()
-    moved = {name for name in after if not torch.equal(after[name], before[name])}
+    after = _hashes(whisper)
+    moved = {name for name in after if after[name] != before[name]}
     assert any(name.startswith("model.decoder.layers.0") for name in moved)
     assert not any(name.startswith("model.encoder") for name in moved)
     load.save(whisper, folder / "saved")

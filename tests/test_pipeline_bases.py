@@ -1,0 +1,76 @@
+"""The whole job on other bases and by other strategies than the demo's, as make runs it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import any_whisper
+import pytest
+import torch
+import transformers
+from test_pipeline import CLINICAL, finish, write_pipeline
+
+from speechft.whisper import load
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pipeline(tmp_path_factory.mktemp("small"))
+
+
+def test_a_multilingual_whisper_from_a_directory(tmp_path: Path) -> None:
+    """The same pipeline, without weights that know anything: 51865 tokens, German."""
+    base = any_whisper.save(tmp_path / "base", 51865)
+    model = transformers.WhisperForConditionalGeneration.from_pretrained(base)
+    with torch.no_grad():  # it ends soon, where random weights babble to the last position
+        model.model.decoder.layer_norm.bias += 50 * model.model.decoder.embed_tokens.weight[model.config.eos_token_id]
+    blocked = any_whisper.tokenizer(51865).encode(" 120/80", add_special_tokens=False)
+    model.generation_config.suppress_tokens = blocked  # as the released models block it
+    model.save_pretrained(base)
+    pipeline = write_pipeline(tmp_path)
+    rows = (tmp_path / "test.jsonl").read_text().splitlines()
+    first = json.loads(rows[0])
+    first["text"] += " 120/80"
+    (tmp_path / "test.jsonl").write_text("\n".join([json.dumps(first), *rows[1:]]) + "\n")
+    settings = (
+        f"model.base={base}",
+        "model.language=de",
+        "finetune.epochs=1",
+        "finetune.strategy=lora",
+        "finetune.learning_rate=1e-4",
+    )  # so little that it still ends soon
+    finish(pipeline, tmp_path / "runs", *(part for setting in settings for part in ("--set", setting)))
+    run = tmp_path / "runs" / "small"
+    report = json.loads((run / "report.json").read_text())
+    assert report["wer"]["words"] > 20
+    assert report["suppressed"]["base_blocks"]  # the base is scored with leave to write them too
+    assert report["suppressed"]["before_released"]["words"] == report["wer"]["words"]
+    assert (run / "transcribe" / "before_released.jsonl").exists()
+    adapted = load.load(str(run / "finetune" / "model"))
+    assert (adapted.language, adapted.multilingual) == ("de", True)
+    weights = [load.load(str(path)).model.state_dict() for path in (base, run / "finetune" / "model")]
+    changed = {name for name in weights[0] if not torch.equal(weights[0][name], weights[1][name])}
+    assert changed
+    assert all(name.startswith("model.decoder.layers.") for name in changed)
+
+
+def test_everything_trains_from_audio_and_nothing_under_prompt(pipeline: Path) -> None:
+    """The two ends of the strategies, by the same command, with what a share of the windows may get."""
+    shares = ["finetune.timestamp_share=0.3", "finetune.previous_share=0.3"]
+    terms = f"data.terms={CLINICAL / 'terms.jsonl'}"
+    runs, base = pipeline.parent / "runs", load.load("nano").model.state_dict()
+    changed: dict[str, set[str]] = {}
+    for strategy, settings in (("full", shares), ("prompt", [terms])):
+        given = ["finetune.epochs=1", f"finetune.strategy={strategy}", *settings]
+        sets = [part for setting in given for part in ("--set", setting)]
+        finish(pipeline, runs, "--run", strategy, *sets)
+        run = runs / strategy
+        assert json.loads((run / "report.json").read_text())["wer"]["words"] > 20
+        adapted = load.load(str(run / "finetune" / "model"))
+        changed[strategy] = {n for n, value in adapted.model.state_dict().items() if not torch.equal(value, base[n])}
+        choice = json.loads((run / "finetune" / "choice.json").read_text())
+        assert (adapted.prompt or None) == (choice.get("prompt") or None)
+        assert not list((run / "finetune").glob("*.pt"))  # checkpoints go once there is a model
+    assert changed["prompt"] == set()
+    assert {"model.encoder.conv1.weight", "model.decoder.layers.0.fc1.weight"} <= changed["full"]
