@@ -345,7 +345,7 @@ def test_not_a_number_names_the_rows_that_gave_it(
         heard[[index for index, number in enumerate(numbers) if number == 3]] = float("nan")
         return heard
 
-    monkeypatch.setattr(training.passes, "windows_at_once", lambda device, width: 1)
+    monkeypatch.setattr(training.passes, "windows_at_once", lambda device, width, from_states: 1)
     recipe = dataclasses.replace(RECIPE, batch_clips=4)
     with pytest.raises(InputError, match=r"step 0 \(rows clip-3; learning rate"):
         run(small, tmp_path / "out", recipe, inputs=one_is_broken, name_of="clip-{}".format)

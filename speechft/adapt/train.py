@@ -137,7 +137,7 @@ class Loop:
         )
         self.scaler = torch.amp.GradScaler(device.name, enabled=device.precision == torch.float16)
         self.parts = 1  # forward passes a step at least, doubled when memory runs out
-        self.pass_windows = passes.windows_at_once(device, self.core.config.d_model)
+        self.pass_windows = passes.windows_at_once(device, self.core.config.d_model, from_states=from_states)
         self.stopping = StopSignal()
         self.leaving = 0  # the signal that all processes leave by; a later one waits for the next step
         self.bad_rows: list[Item] = []  # of passes whose loss was not finite
