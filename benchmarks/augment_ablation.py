@@ -48,8 +48,8 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "say": ("say",),
 }
 MASKS = {"time_masks": 2, "time_mask_s": 0.5, "channel_masks": 1, "channel_mask_share": 0.1}
-SAID = {"say-0.15": 0.15, "say-0.6": 0.6, "say-1": 1.0}  # `say` at other shares of the views than its own 0.3
-CHAINS = ("none", *FAMILIES, *SAID, "masks", "all", "default")
+SAID = {"say-0.15": 0.15, "say": 0.3, "say-0.6": 0.6, "say-1": 1.0}  # shares of the views; `all` has it in 0.3 too
+CHAINS = ("none", *FAMILIES, *(chain for chain in SAID if chain not in FAMILIES), "masks", "all", "default")
 SEEDS = {"none": 3, "all": 3, "default": 3}  # one for the others
 BABBLE = "manifests/clinical/audio/babble"  # eight voices that speak nowhere else
 CONDITIONS: dict[str, dict[str, Any]] = {
@@ -77,7 +77,7 @@ CORPORA = {
         pipeline=Path("pipelines/demo.toml"),
         epochs=14,
         replay_share=0.5,
-        chains=tuple(chain for chain in CHAINS if chain not in SAID),
+        chains=tuple(chain for chain in CHAINS if chain == "say" or chain not in SAID),
     ),
     "an4": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=12, replay_share=0.25, chains=CHAINS),
     "fsdd": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=8, replay_share=0.25, chains=("none", "all")),
@@ -128,8 +128,8 @@ def chain_tables(chain: str) -> dict[str, dict[str, Any]]:
     if chain == "all":
         names = [name for family in FAMILIES.values() for name in family]
     tables = DEFAULT if chain == "default" else {name: {} for name in names}
-    if chain in SAID:
-        tables = {"say": {"p": SAID[chain]}}
+    if chain in SAID or chain == "all":
+        tables = {**tables, "say": {"p": SAID.get(chain, SAID["say"])}}
     checked = tables_of.check(tables)
     return {name: {"p": getattr(checked, name).p, **table} for name, table in tables.items()}
 
