@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import random
 import statistics
+import sys
 import tempfile
 import time
 from concurrent.futures import Future
@@ -153,7 +154,7 @@ def main() -> int:
     lines = [
         "# Variants of a training step",
         "",
-        "    python benchmarks/step.py",
+        f"    python benchmarks/step.py {' '.join(sys.argv[1:])}".rstrip(),
         "",
         f"{torch.get_num_threads()} threads, a step of 32 clips in 9 windows (nano: 18), medians of {options.times} "
         "turns, in the loop's own time, which is in seconds.",
