@@ -22,7 +22,8 @@ CLINICAL = Path(__file__).resolve().parent.parent / "manifests" / "clinical"
 
 
 WHOLE_LARGE = pytest.mark.skipif(
-    "SPEECHFT_WHOLE_LARGE" not in os.environ, reason="all of large-v3 takes minutes and 20 GB: SPEECHFT_WHOLE_LARGE=1"
+    "SPEECHFT_WHOLE_LARGE" not in os.environ,
+    reason="all of large-v3 takes two minutes and 20 GB: SPEECHFT_WHOLE_LARGE=1",
 )
 
 
