@@ -49,8 +49,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 MASKS = {"time_masks": 2, "time_mask_s": 0.5, "channel_masks": 1, "channel_mask_share": 0.1}
 SAID = {"say-0.15": 0.15, "say": 0.3, "say-0.6": 0.6, "say-1": 1.0}  # shares of the views; `all` has it in 0.3 too
-CHAINS = ("none", *FAMILIES, *(chain for chain in SAID if chain not in FAMILIES), "masks", "all", "default")
-SEEDS = {"none": 3, "all": 3, "default": 3}  # one for the others
+SHARES_SAID = tuple(chain for chain in SAID if chain not in FAMILIES)
+CHAINS = ("none", *FAMILIES, *SHARES_SAID, "masks", "all", "default", "default-say")
+SEEDS = {"none": 3, "all": 3, "default": 3, "default-say": 3}  # one for the others
 BABBLE = "manifests/clinical/audio/babble"  # eight voices that speak nowhere else
 CONDITIONS: dict[str, dict[str, Any]] = {
     **{f"babble{snr}": {"noise": {"kinds": ["babble"], "babble_from": BABBLE, "snr_db": snr}} for snr in (0, 5, 10)},
@@ -77,7 +78,7 @@ CORPORA = {
         pipeline=Path("pipelines/demo.toml"),
         epochs=14,
         replay_share=0.5,
-        chains=tuple(chain for chain in CHAINS if chain == "say" or chain not in SAID),
+        chains=tuple(chain for chain in CHAINS if chain not in (*SHARES_SAID, "default-say")),
     ),
     "an4": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=12, replay_share=0.25, chains=CHAINS),
     "fsdd": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=8, replay_share=0.25, chains=("none", "all")),
@@ -127,7 +128,9 @@ def chain_tables(chain: str) -> dict[str, dict[str, Any]]:
     names: Sequence[str] = FAMILIES.get(chain, ())
     if chain == "all":
         names = [name for family in FAMILIES.values() for name in family]
-    tables = DEFAULT if chain == "default" else {name: {} for name in names}
+    tables = DEFAULT if chain.startswith("default") else {name: {} for name in names}
+    if chain == "default-say":
+        tables = {**tables, "say": {"p": 0.15}}
     if chain in SAID or chain == "all":
         tables = {**tables, "say": {"p": SAID.get(chain, SAID["say"])}}
     checked = tables_of.check(tables)
