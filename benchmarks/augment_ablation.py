@@ -48,9 +48,9 @@ FAMILIES: dict[str, tuple[str, ...]] = {
     "say": ("say",),
 }
 MASKS = {"time_masks": 2, "time_mask_s": 0.5, "channel_masks": 1, "channel_mask_share": 0.1}
-SAID = {"say-0.15": 0.15, "say": 0.3, "say-0.6": 0.6, "say-1": 1.0}  # shares of the views; `all` has it in 0.3 too
-SHARES_SAID = tuple(chain for chain in SAID if chain not in FAMILIES)
-CHAINS = ("none", *FAMILIES, *SHARES_SAID, "masks", "all", "default", "default-say")
+SAID = {"say": 0.3, "say-0.15": 0.15, "say-0.6": 0.6, "say-1": 1.0, "all": 0.3, "default-say": 0.15}  # of the views
+OTHER_SHARES = ("say-0.15", "say-0.6", "say-1")
+CHAINS = ("none", *FAMILIES, *OTHER_SHARES, "masks", "all", "default", "default-say")
 SEEDS = {"none": 3, "all": 3, "default": 3, "default-say": 3}  # one for the others
 BABBLE = "manifests/clinical/audio/babble"  # eight voices that speak nowhere else
 CONDITIONS: dict[str, dict[str, Any]] = {
@@ -78,7 +78,7 @@ CORPORA = {
         pipeline=Path("pipelines/demo.toml"),
         epochs=14,
         replay_share=0.5,
-        chains=tuple(chain for chain in CHAINS if chain not in (*SHARES_SAID, "default-say")),
+        chains=tuple(chain for chain in CHAINS if chain not in (*OTHER_SHARES, "default-say")),
     ),
     "an4": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=12, replay_share=0.25, chains=CHAINS),
     "fsdd": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=8, replay_share=0.25, chains=("none", "all")),
@@ -129,10 +129,8 @@ def chain_tables(chain: str) -> dict[str, dict[str, Any]]:
     if chain == "all":
         names = [name for family in FAMILIES.values() for name in family]
     tables = DEFAULT if chain.startswith("default") else {name: {} for name in names}
-    if chain == "default-say":
-        tables = {**tables, "say": {"p": 0.15}}
-    if chain in SAID or chain == "all":
-        tables = {**tables, "say": {"p": SAID.get(chain, SAID["say"])}}
+    if chain in SAID:
+        tables = {**tables, "say": {"p": SAID[chain]}}
     checked = tables_of.check(tables)
     return {name: {"p": getattr(checked, name).p, **table} for name, table in tables.items()}
 

@@ -38,8 +38,8 @@ def test_a_multilingual_whisper_from_a_directory(tmp_path: Path) -> None:
         "model.language=de",
         "finetune.epochs=1",
         "finetune.strategy=lora",
-        "finetune.learning_rate=1e-4",
-    )  # so little that it still ends soon
+        "finetune.learning_rate=1e-4",  # so little that it still ends soon
+    )
     finish(pipeline, tmp_path / "runs", *(part for setting in settings for part in ("--set", setting)))
     run = tmp_path / "runs" / "small"
     report = json.loads((run / "report.json").read_text())

@@ -9,8 +9,8 @@ import torch
 
 from speechft.whisper.load import Device
 
-# What a pass costs beside its positions (weights are cast, gradients added up), in positions. On CPU: 200 and 400
-# measure alike on nano, and tiny's step of nine windows is faster in one pass than in two that save 315 positions.
+# What a pass costs beside its positions (weights are cast, gradients added up), in positions. On CPU, by trial: 200 and
+# 400 do alike for nano, and tiny's step of nine windows is faster in one pass than in two that save 315 positions.
 # On CUDA an estimate: some 60 launches a layer of 5 us, forward and backward, are the time of 2,000 positions of small.
 PASS_POSITIONS = {"cpu": 400, "cuda": 2000}
 
@@ -27,9 +27,9 @@ def attention_kind(device: Device, *, from_states: bool) -> str | None:
 def windows_at_once(device: Device, d_model: int, *, from_states: bool) -> int:
     """The most windows that go through the model at once.
 
-    On CPU fewer the wider it is. Narrow decoders need many to keep the products busy (tiny in bf16 takes 1.2 s a step
-    in passes of any size, 1.4 s in fours); `small` gains nothing by more, and pays 5 % in memory for eight. An encoder
-    that trains keeps 1500 positions of every layer for each window.
+    On CPU fewer the wider it is: narrow decoders need many to keep the products busy (in fours, tiny's step takes 1.36
+    times as long: docs/benchmarks/step.md), wide ones gain nothing and pay in memory. An encoder that trains keeps 1500
+    positions of every layer for each window.
     """
     if device.name != "cpu":
         return sys.maxsize

@@ -71,8 +71,7 @@ def rates(content: Mapping[str, Any]) -> list[Line]:
         rate = content.get(name)
         if not rate or rate.get("before") is None:
             continue
-        unit = "characters" if name.endswith("cer") else "words"
-        found.append(_line(RATE_NAMES[name], rate, of=_count(rate.get("characters", rate["words"]), unit)))
+        found.append(_line(RATE_NAMES[name], rate, of=_size(name, rate)))
     return found
 
 
@@ -150,8 +149,7 @@ def general_rate(content: Mapping[str, Any]) -> str:
 def general(content: Mapping[str, Any]) -> Line:
     """General speech, coloured by its budget: a loss inside the budget is no fault, and no gain."""
     name = general_rate(content)
-    rate, unit = content[name], "characters" if name.endswith("cer") else "words"
-    line = _line("general speech", rate, of=_count(rate.get("characters", rate["words"]), unit))
+    line = _line("general speech", content[name], of=_size(name, content[name]))
     verdict = content["verdict"]["general"]
     inside = "better" if line.change == "better" else ""
     change = {"over_budget": "worse", "within_budget": inside}.get(verdict, "unsure")
@@ -327,6 +325,11 @@ def _range(ci95: Sequence[float] | None, *, signs: bool) -> str:
         return ""
     low = ci95[0] if signs else max(0.0, ci95[0])
     return f"{points(low, sign=signs)} to {points(ci95[1], sign=signs)}"
+
+
+def _size(name: str, rate: Mapping[str, Any]) -> str:
+    """What a rate is over: words, or characters."""
+    return _count(rate.get("characters", rate["words"]), "characters" if name.endswith("cer") else "words")
 
 
 def _unit(content: Mapping[str, Any]) -> str:
