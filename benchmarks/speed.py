@@ -71,7 +71,8 @@ def text_of(number: int) -> tuple[int, ...]:
     """20 random tokens of plain text."""
     import random
 
-    return tuple(random.Random(number).randrange(1000, 50000) for _ in range(TOKENS))
+    rng = random.Random(number)
+    return tuple(rng.randrange(1000, 50000) for _ in range(TOKENS))
 
 
 def peak_gb(device: str) -> float:

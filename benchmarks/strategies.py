@@ -53,8 +53,8 @@ def page() -> str:
         "    python benchmarks/strategies.py",
         "",
         "The demo (`pipelines/demo.toml`, synthetic speech), one seed, its learning rate and clips a step left out so "
-        f"that each strategy takes its own; {RECIPE['epochs']} epochs, {RECIPE['replay_share']:g} of every step general "
-        "speech. Rates in per cent, differences in points with their 95 % intervals; blends "
+        f"that each strategy takes its own; {RECIPE['epochs']} epochs, {RECIPE['replay_share']:g} of every step "
+        "general speech. Rates in per cent, differences in points with their 95 % intervals; blends "
         "are chosen on dev inside the forgetting budget.",
         "",
         "| strategy | values trained | learning rate | clips a step | blend | dev | test | general speech "

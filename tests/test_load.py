@@ -23,7 +23,7 @@ CLINICAL = Path(__file__).resolve().parent.parent / "manifests" / "clinical"
 
 WHOLE_LARGE = pytest.mark.skipif(
     "SPEECHFT_WHOLE_LARGE" not in os.environ,
-    reason="all of large-v3 takes two minutes and 20 GB: SPEECHFT_WHOLE_LARGE=1",
+    reason="all of large-v3 takes two minutes and 14 GB: SPEECHFT_WHOLE_LARGE=1",
 )
 
 
