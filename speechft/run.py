@@ -55,6 +55,12 @@ class Run:
         found = self.base_folder.iterdir() if self.base_folder else ()
         return sorted(path for path in found if path.is_file() and path.suffix != ".md")
 
+    @property
+    def spoken_language(self) -> str | None:
+        """What is spoken in rows that name no language; None where texts are translations, which nobody spoke."""
+        model = self.pipeline.model
+        return None if model.task == "translate" else model.language or "en"
+
     def check_ahead(self) -> None:
         """Check what later stages would refuse, before the first spends hours.
 

@@ -10,6 +10,7 @@ from speechft import files, manifest
 from speechft.errors import InputError
 from speechft.progress import Progress
 from speechft.run import Run
+from speechft.text import language_code
 
 if TYPE_CHECKING:
     from speechft.augment.script import Line
@@ -39,6 +40,11 @@ def script_of(run: Run) -> dict[str, list[Line]]:
 
     terms = read_terms(terms_path) if terms_path and settings.per_term else []
     sentences = [line for path in settings.sentences for line in script.read_sentences(path)]
+    if terms and not settings.templates and language_code(run.spoken_language or "en") != "en":
+        raise InputError(
+            f"synth.templates: the shipped sentences are English; name a file of sentences in {run.spoken_language!r}, "
+            "each with {term} where the term goes"
+        )
     carriers = script.read_carriers(settings.templates, terms)
     written = [role for role in roles(run) if role != "general_train"]
     lines = script.write(terms, carriers, sentences, per_term=settings.per_term, roles=written, seed=settings.seed)
@@ -64,7 +70,12 @@ def synth(run: Run) -> bool:
         if not path.exists():
             raise InputError(f"{path}: there is no such file; correct data.terms or the [synth] table")
     spoken = roles(run)
-    wanted = {**run.table("synth"), "roles": list(spoken)}
+    language = run.spoken_language
+    if language is None:
+        raise InputError(
+            'synth: says what the rows are to be written as, so it has no use for model.task = "translate"'
+        )
+    wanted = {**run.table("synth"), "roles": list(spoken), "language": language}
     stage = run.stage("synth", settings=wanted, inputs=inputs, seed=settings.seed)
     if stage.up_to_date():
         return False
@@ -78,8 +89,9 @@ def synth(run: Run) -> bool:
     with Progress("synth") as tell:
         for role in spoken:
             rows, failed = speak(
-                lines[role], role=role, voices=voices, seed=settings.seed, out=stage.dir / role, progress=tell
-            )
+                lines[role], role=role, voices=voices, seed=settings.seed, out=stage.dir / role, language=language,
+                progress=tell,
+            )  # fmt: skip
             rejects += failed
             if len(failed) > settings.max_failed_share * len(lines[role]):
                 raise InputError(

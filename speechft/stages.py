@@ -102,7 +102,8 @@ def augment(run: Run) -> bool:
 def _views(run: Run, page: Path) -> bool:
     settings = run.pipeline.augment
     inputs = [run.dir / "ingest" / "train.jsonl"]
-    stage = run.stage("augment", settings=run.table("augment"), inputs=inputs, seed=settings.seed)
+    wanted = {**run.table("augment"), "language": run.spoken_language}
+    stage = run.stage("augment", settings=wanted, inputs=inputs, seed=settings.seed)
     if stage.up_to_date():
         return False
     from speechft.augment import plan
@@ -115,7 +116,7 @@ def _views(run: Run, page: Path) -> bool:
     with Progress("augment") as tell:
         made = make_views(
             train, count=settings.views, settings=settings.transforms, seed=settings.seed, out=stage.dir / "views",
-            bank=stage.dir / "rooms.npz", balance_by=settings.balance_by, progress=tell,
+            bank=stage.dir / "rooms.npz", language=run.spoken_language, balance_by=settings.balance_by, progress=tell,
         )  # fmt: skip
     manifest.write(stage.dir / "train.jsonl", made.rows)
     counts = {"in": len(train), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
@@ -127,7 +128,8 @@ def _conditions(run: Run, page: Path) -> bool:
     """A stage of its own: changing what the adapted model is tested under retrains nothing."""
     pipeline = run.pipeline
     inputs = [run.dir / "ingest" / "test.jsonl"]
-    stage = run.stage("conditions", settings=run.table("conditions"), inputs=inputs, seed=pipeline.augment.seed)
+    wanted = {**run.table("conditions"), "language": run.spoken_language}
+    stage = run.stage("conditions", settings=wanted, inputs=inputs, seed=pipeline.augment.seed)
     if stage.up_to_date():
         return False
     from speechft.augment import plan
@@ -140,7 +142,7 @@ def _conditions(run: Run, page: Path) -> bool:
     with Progress("conditions") as tell:
         made = make_conditions(
             test, conditions=pipeline.conditions, seed=pipeline.augment.seed, out=stage.dir / "sound",
-            bank=stage.dir / "rooms.npz", progress=tell,
+            bank=stage.dir / "rooms.npz", language=run.spoken_language, progress=tell,
         )  # fmt: skip
     manifest.write(stage.dir / "rows.jsonl", made.rows)
     counts = {"in": len(test), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
@@ -175,6 +177,7 @@ def show_view(run: Run, identity: str) -> str:
         conditions=pipeline.conditions,
         seed=pipeline.augment.seed,
         out=run.dir / "show",
+        language=run.spoken_language,
     )
     assert row.audio_filepath is not None
     lines = [f"{row.audio_filepath}: {row.duration:.2f} s of {row.parent}"]

@@ -24,8 +24,11 @@ def voices(**more: Any) -> settings.Say:
     return checked
 
 
-def said(label: str = "1", *, held_out: bool = False, level_db: float = -26.0, **more: Any) -> tuple[np.ndarray, dict]:
-    return say.say(TEXT, voices(**more), draws.generator(label), held_out=held_out, level_db=level_db)
+def said(
+    label: str = "1", *, held_out: bool = False, level_db: float = -26.0, language: str = "en", **more: Any
+) -> tuple[np.ndarray, dict]:
+    given: dict[str, Any] = {"held_out": held_out, "level_db": level_db, "language": language}
+    return say.say(TEXT, voices(**more), draws.generator(label), **given)
 
 
 def view(text: str | None, table: dict[str, Any], *, samples: np.ndarray | None = None, row: str = "r1") -> Any:
@@ -156,6 +159,19 @@ def test_conditions_have_voices_of_their_own() -> None:
     own = {said(str(i), held_out=True)[1]["speaker"] for i in range(6)}
     theirs = {said(str(i))[1]["speaker"] for i in range(6)}
     assert not own & theirs
+
+
+def test_another_language_is_said_by_its_own_voices_in_its_own_sounds() -> None:
+    accents = ["de", "en-us", "fr", "cmn"]
+    for label in map(str, range(12)):
+        facts = said(label, language="de-AT", accents=accents)[1]
+        assert facts["accent"] == "de"
+        assert "phonemes" not in facts
+    assert said(language="Chinese", accents=accents)[1]["accent"] == "cmn"
+    english = {said(str(i), accents=accents, foreign_share=0.0)[1]["accent"] for i in range(12)}
+    assert english == {"en-us"}
+    with pytest.raises(InputError, match=r"none of `accents` speaks 'de': name eSpeak NG's voices of it"):
+        said(language="de")
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,20 @@ def test_rows_are_marked_and_repeat_for_any_workers(tmp_path: Path) -> None:
     assert not heard[0] & heard[1] | heard[0] & heard[2] | heard[1] & heard[2]
 
 
+def test_another_language_is_spoken_by_its_own_voices_in_every_role(tmp_path: Path) -> None:
+    lines = write(per_term=1)
+    german = settings.Voices(accents=("de",))
+    for role in ROLES:
+        rows, rejects = speak.speak(
+            lines[role][:3], role=role, voices=german, seed=1, out=tmp_path / role, language="de"
+        )
+        assert not rejects
+        assert {(row.lang, row.accent) for row in rows} == {("de", "de")}
+    _, rejects = speak.speak(lines["dev"], role="dev", voices=settings.Voices(), seed=1, out=tmp_path, language="de")
+    assert len(rejects) == len(lines["dev"])
+    assert "none of `accents` speaks 'de'" in rejects[0].detail
+
+
 def test_failures_are_counted_by_row_and_tried_again(tmp_path: Path) -> None:
     program = tmp_path / "speak.py"
     program.write_text(
@@ -146,6 +160,19 @@ def test_a_term_list_alone_makes_all_roles(run: Run) -> None:
     assert all(row.extra["synthetic"] for role in ROLES for row in run.rows(role))
     assert not spoken.synth(run)
     assert not stages.ingest(run)
+
+
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [
+        ('language = "de"', r"synth\.templates: the shipped sentences are English; name a file of sentences in 'de'"),
+        ('task = "translate"', r"synth: .*no use for model\.task = \"translate\""),
+    ],
+)
+def test_english_sentences_are_not_taken_for_another_language(run: Run, tmp_path: Path, model: str, why: str) -> None:
+    (tmp_path / "p.toml").write_text((tmp_path / "p.toml").read_text() + f'[model]\nbase = "some/whisper"\n{model}\n')
+    with pytest.raises(InputError, match=why):
+        spoken.synth(Run(config.load(tmp_path / "p.toml"), run.dir))
 
 
 def test_synthetic_rows_are_never_drawn_for_dev(run: Run, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Views and conditions as files: the same for any workers, order or resume, from training material only."""
 
+import dataclasses
 import hashlib
 import json
 from collections import Counter
@@ -75,6 +76,18 @@ def test_a_view_keeps_its_rows_facts_and_says_what_was_done(tmp_path: Path) -> N
     assert made.duration == soundfile.info(made.audio_filepath).duration
     manifest.write(tmp_path / "rows.jsonl", [made])
     assert manifest.read(tmp_path / "rows.jsonl")[0].transform == made.transform
+
+
+def test_what_is_said_again_is_in_the_rows_language_and_never_a_translation(tmp_path: Path) -> None:
+    pytest.importorskip("espeakng_loader", reason="eSpeak NG is not installed")
+    rows = [
+        dataclasses.replace(row, lang=lang) for row, lang in zip(some_rows(tmp_path), ["de", "en", None], strict=False)
+    ]
+    say = {"say": {"p": 1, "accents": ["de", "en-us"], "foreign_share": 0}}
+    made = make(rows, tmp_path / "out", count=1, settings=say, language="de")[3:]
+    assert [row.accent for row in made] == ["de", "en-us", "de"]
+    translated = make(rows, tmp_path / "other", count=1, settings=say, language=None)[3:]
+    assert [row.transform for row in translated] == [[{"name": "say", "skipped": "there is no text to say"}]] * 3
 
 
 @pytest.mark.parametrize("rate", [8000, 44100])

@@ -103,6 +103,7 @@ def apply(
     materials: Materials,
     speaker: str | None = None,
     text: str | None = None,
+    language: str = "en",
 ) -> tuple[np.ndarray, list[Step]]:
     """Make one view of a row: voice, then room, noise, channel and level.
 
@@ -116,6 +117,7 @@ def apply(
         materials: from `materials`, made with the same settings and seed.
         speaker: who speaks in the row, so that babble is somebody else's.
         text: what was said, needed to say it again.
+        language: of the text.
 
     Returns:
         float32 samples, finite and within [-1, 1], as many as before unless it was said again or speed or tempo
@@ -127,7 +129,8 @@ def apply(
     """
     if view == 0:
         return samples, []
-    row = _Row(id=utterance_id, speaker=speaker, text=text, label=f"{seed}:{utterance_id}:{view}", must=False)
+    label = f"{seed}:{utterance_id}:{view}"
+    row = _Row(id=utterance_id, speaker=speaker, text=text, language=language, label=label, must=False)
     tables = settings if isinstance(settings, Transforms) else tables_of.check(settings or DEFAULT)
     return _run(samples, row=row, tables=tables, materials=materials)
 
@@ -142,6 +145,7 @@ def condition(
     materials: Materials,
     speaker: str | None = None,
     text: str | None = None,
+    language: str = "en",
 ) -> tuple[np.ndarray, list[Step]]:
     """Make the fixed test copy of a row under a named condition.
 
@@ -152,7 +156,7 @@ def condition(
         InputError: the settings are wrong or the materials lack what they need.
     """
     label = f"{seed}:{utterance_id}:condition:{name}"
-    row = _Row(id=utterance_id, speaker=speaker, text=text, label=label, must=True)
+    row = _Row(id=utterance_id, speaker=speaker, text=text, language=language, label=label, must=True)
     return _run(samples, row=row, tables=tables_of.check_condition(settings, name=name), materials=materials)
 
 
@@ -163,6 +167,7 @@ class _Row:
     id: str
     speaker: str | None
     text: str | None
+    language: str
     label: str
     must: bool
 
@@ -207,7 +212,7 @@ def _say(
     level_db = audio.active_level_db(samples)
     try:
         said, facts = say.say(
-            row.text or "", tables.say, drawn["say"], held_out=row.must,
+            row.text or "", tables.say, drawn["say"], held_out=row.must, language=row.language,
             level_db=level_db if level_db > noise.SILENCE_DB else say.LEVEL_DB,
         )  # fmt: skip
     except InputError as error:

@@ -12,6 +12,7 @@ from speechft.audio import SAMPLE_RATE
 from speechft.augment import draws, phonemes, synth
 from speechft.augment.settings import Voices
 from speechft.errors import InputError
+from speechft.text import language_code
 
 PAUSE_S = (0.05, 0.3)  # silence before and after
 LEVEL_DB = -26.0  # of speech that no recording gives a level to (ITU-T P.56 material)
@@ -20,8 +21,9 @@ LONGEST_S = 30.0  # a window
 
 
 def say(
-    text: str, settings: Voices, rng: np.random.Generator, *, held_out: bool, level_db: float = LEVEL_DB
-) -> tuple[np.ndarray, dict[str, Any]]:
+    text: str, settings: Voices, rng: np.random.Generator, *, held_out: bool, language: str = "en",
+    level_db: float = LEVEL_DB,
+) -> tuple[np.ndarray, dict[str, Any]]:  # fmt: skip
     """Speak a text in a voice drawn from the settings.
 
     Args:
@@ -29,6 +31,8 @@ def say(
         settings: accents, timbres, rates and pitches to draw from, or another command.
         rng: where the draws come from.
         held_out: whether to use the timbres that training never does.
+        language: of the text. Only English is said in foreign sounds, or with sounds replaced; any other language needs
+            voices of its own among `accents`.
         level_db: of the active speech, re full scale.
 
     Returns:
@@ -36,17 +40,20 @@ def say(
         where it is not English), `rate`, `pitch`, and with replaced sounds `phonemes`, `replaced`, `of`.
 
     Raises:
-        InputError: nothing can be said (no text, no voice, the command failed or timed out, over 30 s).
+        InputError: nothing can be said (no text, no voice of the language, the command failed or timed out, over 30 s).
     """
     if not text.strip():
         raise InputError("there is no text to say")
-    voice, accent = draw_voice(settings, rng, held_out=held_out)
+    voice, accent = draw_voice(settings, rng, held_out=held_out, language=language)
     facts: dict[str, Any] = {"speaker": voice.speaker, "accent": accent, "rate": voice.rate}
     spoken = text
     if voice.engine == "espeak":
         facts |= {"pitch": voice.pitch, "pitch_range": voice.pitch_range}
-        rate = draws.uniform(settings.substitute, rng) if settings.substitute[1] > 0 else 0.0
-        spoken = pronounce(text, voice, accent, rate=rate, rng=rng, facts=facts)
+        in_english = language_code(language) == "en"
+        rate = draws.uniform(settings.substitute, rng) if settings.substitute[1] > 0 and in_english else 0.0
+        spoken = pronounce(
+            text, voice, accent, foreign=in_english and accent in phonemes.LANGUAGES, rate=rate, rng=rng, facts=facts
+        )
     samples = synth.speak(spoken, voice, timeout_s=settings.timeout_s)
     pauses = [np.zeros(round(draws.uniform(PAUSE_S, rng) * SAMPLE_RATE), np.float32) for _ in range(2)]
     samples = np.concatenate([pauses[0], at_level(samples, level_db), pauses[1]])
@@ -55,10 +62,18 @@ def say(
     return samples, facts
 
 
-def draw_voice(settings: Voices, rng: np.random.Generator, *, held_out: bool) -> tuple[synth.Voice, str]:
-    """A voice and its accent; every draw happens, so that one setting leaves the others' draws alone."""
-    foreign = rng.random() < settings.foreign_share and bool(settings.foreign)
-    names = settings.foreign if foreign else settings.accents
+def draw_voice(settings: Voices, rng: np.random.Generator, *, held_out: bool, language: str) -> tuple[synth.Voice, str]:
+    """A voice and its accent; every draw happens, so that one setting leaves the others' draws alone.
+
+    Raises:
+        InputError: no voice among `accents` speaks the language.
+    """
+    foreign = rng.random() < settings.foreign_share and bool(settings.foreign) and language_code(language) == "en"
+    own = tuple(name for name in settings.accents if language_code(name) == language_code(language))
+    names = settings.foreign if foreign else own
+    if not names and not settings.command:
+        raise InputError(f"none of `accents` speaks {language!r}: name eSpeak NG's voices of it")
+    names = names or settings.accents
     variants = settings.timbres(held_out=held_out)
     name, variant = names[int(rng.integers(len(names)))], variants[int(rng.integers(len(variants)))]
     rate = draws.uniform(settings.rate, rng)
@@ -69,10 +84,10 @@ def draw_voice(settings: Voices, rng: np.random.Generator, *, held_out: bool) ->
 
 
 def pronounce(
-    text: str, voice: synth.Voice, accent: str, *, rate: float, rng: np.random.Generator, facts: dict[str, Any]
-) -> str:
-    """The text, or its phonemes where the voice's language is not English or sounds are replaced."""
-    foreign = accent in phonemes.LANGUAGES
+    text: str, voice: synth.Voice, accent: str, *, foreign: bool, rate: float, rng: np.random.Generator,
+    facts: dict[str, Any],
+) -> str:  # fmt: skip
+    """The text, or its phonemes where a voice of another language says English or sounds are replaced."""
     if not foreign and rate == 0:
         return text
     words = synth.phonemes(text, language="en-us" if foreign else voice.name, stress=True)

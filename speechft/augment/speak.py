@@ -14,6 +14,7 @@ from speechft.augment.settings import HELD_OUT_VARIANTS, Voices
 from speechft.augment.views import file_name
 from speechft.errors import InputError
 from speechft.manifest import Reject, Utterance
+from speechft.text import language_code
 
 # The check sets are spoken by English voices that neither training nor each other has.
 CHECKING_VARIANTS = {"dev": HELD_OUT_VARIANTS[0::2], "test": HELD_OUT_VARIANTS[1::2]}
@@ -26,11 +27,12 @@ class _Job:
     voices: Voices
     seed: int
     path: Path
+    language: str
 
 
 def speak(
-    lines: Sequence[Line], *, role: str, voices: Voices, seed: int, out: Path, processes: int | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    lines: Sequence[Line], *, role: str, voices: Voices, seed: int, out: Path, language: str = "en",
+    processes: int | None = None, progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> tuple[list[Utterance], list[Reject]]:  # fmt: skip
     """Speak lines; finished ones of an earlier attempt are kept.
 
@@ -41,6 +43,7 @@ def speak(
         voices: for training.
         seed: of the draws, with each line's id.
         out: folder of the sound files.
+        language: of the lines; another than English needs voices of its own among `voices.accents`.
         processes: worker processes; all cores, at most 8, unless said.
         progress: told how many of how many lines are done.
 
@@ -48,8 +51,11 @@ def speak(
         rows marked `synthetic`, with `split` = role, and the lines that could not be said.
     """
     if role in CHECKING_VARIANTS:
-        voices = Voices(variants=CHECKING_VARIANTS[role], foreign_share=0.0, substitute=(0.0, 0.0))
-    jobs = [_Job(line=line, role=role, voices=voices, seed=seed, path=out / file_name(line.id)) for line in lines]
+        accents = Voices().accents if language_code(language) == "en" else voices.accents
+        own = CHECKING_VARIANTS[role]
+        voices = Voices(accents=accents, variants=own, foreign_share=0.0, substitute=(0.0, 0.0))
+    given: dict[str, Any] = {"role": role, "voices": voices, "seed": seed, "language": language}
+    jobs = [_Job(line=line, path=out / file_name(line.id), **given) for line in lines]
     rows: list[Utterance] = []
     rejects: list[Reject] = []
     if not jobs:
@@ -66,7 +72,8 @@ def _speak_one(job: _Job) -> Utterance | Reject:
     if not sidecar.exists():
         rng = draws.generator(f"{job.seed}:synth:{job.line.id}")
         try:
-            samples, facts = say.say(job.line.spoken, job.voices, rng, held_out=job.role in CHECKING_VARIANTS)
+            held_out = job.role in CHECKING_VARIANTS
+            samples, facts = say.say(job.line.spoken, job.voices, rng, held_out=held_out, language=job.language)
         except InputError as error:
             # Not kept: another attempt, with the voice repaired, says it again.
             return Reject({"id": job.line.id, "text": job.line.text}, "cannot be said", str(error), job.line.id)
@@ -80,7 +87,7 @@ def _speak_one(job: _Job) -> Utterance | Reject:
         extra["term"] = job.line.term
     return Utterance(
         id=job.line.id, audio_filepath=job.path.absolute(), text=job.line.text, duration=facts["duration"],
-        speaker=facts["speaker"], accent=facts["accent"], lang="en", split=job.role, extra=extra,
+        speaker=facts["speaker"], accent=facts["accent"], lang=job.language, split=job.role, extra=extra,
     )  # fmt: skip
 
 

@@ -34,6 +34,7 @@ class _Job:
     settings: Mapping[str, Any]
     seed: int
     path: Path
+    language: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,8 @@ class Made:
 
 def make_views(
     rows: Sequence[Utterance], *, count: int, settings: Mapping[str, Any], seed: int, out: Path, bank: Path,
-    balance_by: str | None = None, processes: int | None = None, progress: Tell = lambda done, total: None,
+    language: str | None = "en", balance_by: str | None = None, processes: int | None = None,
+    progress: Tell = lambda done, total: None,
 ) -> Made:  # fmt: skip
     """The clean rows (view 0), then `count` augmented views of each, and more of rarer groups if balanced.
 
@@ -59,6 +61,7 @@ def make_views(
         seed: of every draw.
         out: folder of the views' sound.
         bank: where simulated rooms are kept.
+        language: of rows that name none; None where the texts are not what was said but a translation.
         balance_by: a label such as "accent": its rarer values get more views, see `balance.more_views`.
         processes: worker processes; all cores, at most 8, unless said.
         progress: told how many of how many files are done.
@@ -69,7 +72,8 @@ def make_views(
     wanted = [(row, view) for view in range(1, count + 1) for row in rows]
     if balance_by is not None:
         wanted += balance.more_views(rows, by=balance_by, count=count, seed=seed)
-    jobs = [_view_job(row, view, settings=settings, seed=seed, out=out) for row, view in wanted]
+    given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
+    jobs = [_view_job(row, view, **given) for row, view in wanted]
     if not jobs:
         return Made(rows=list(rows))
     materials = plan.materials(rows, settings=settings, seed=seed, bank=bank)
@@ -79,7 +83,7 @@ def make_views(
 
 def make_conditions(
     rows: Sequence[Utterance], *, conditions: Mapping[str, Mapping[str, Any]], seed: int, out: Path, bank: Path,
-    processes: int | None = None, progress: Tell = lambda done, total: None,
+    language: str | None = "en", processes: int | None = None, progress: Tell = lambda done, total: None,
 ) -> Made:  # fmt: skip
     """A copy of each clean test row under each named condition, ids `row#condition`.
 
@@ -91,7 +95,8 @@ def make_conditions(
     clean = [row for row in rows if row.condition in (None, "clean")]
     made, rejects = list[Utterance](), list[Reject]()
     for name, settings in conditions.items():
-        jobs = [_condition_job(row, name, settings=settings, seed=seed, out=out) for row in clean]
+        given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
+        jobs = [_condition_job(row, name, **given) for row in clean]
         held = plan.materials((), settings=settings, seed=seed, bank=bank, condition=name)
         made += _run(jobs, materials=held, processes=processes, progress=progress)
         rejects += held.rejects
@@ -100,7 +105,7 @@ def make_conditions(
 
 def show(
     identity: str, *, train: Sequence[Utterance], test: Sequence[Utterance], settings: Mapping[str, Any],
-    conditions: Mapping[str, Mapping[str, Any]], seed: int, out: Path,
+    conditions: Mapping[str, Mapping[str, Any]], seed: int, out: Path, language: str | None = "en",
 ) -> Utterance:  # fmt: skip
     """Make one view (`row#view2`) or condition (`row#babble5`) again, bit for bit, from nothing that was kept.
 
@@ -112,6 +117,7 @@ def show(
         conditions: tables of the fixed conditions.
         seed: of the plan.
         out: folder to write to.
+        language: of rows that name none, as in `make_views`.
 
     Raises:
         InputError: there is no such row, view or condition.
@@ -120,12 +126,13 @@ def show(
     bank = out / "rooms.npz"
     if not hash_sign:
         raise InputError(f"--show {identity}: give the id of a view, such as {identity}#view1")
+    given: dict[str, Any] = {"seed": seed, "out": out, "language": language}
     if name in conditions:
-        job = _condition_job(_find(parent, test, "test", identity), name, settings=conditions[name], seed=seed, out=out)
+        job = _condition_job(_find(parent, test, "test", identity), name, settings=conditions[name], **given)
         materials = plan.materials((), settings=conditions[name], seed=seed, bank=bank, condition=name)
     elif name.startswith("view") and name[4:].isdigit() and int(name[4:]):
         row = _find(parent, train, "training", identity)
-        job = _view_job(row, int(name[4:]), settings=settings, seed=seed, out=out)
+        job = _view_job(row, int(name[4:]), settings=settings, **given)
         materials = plan.materials(train, settings=settings, seed=seed, bank=bank)
     else:
         known = ", ".join(f"#{name}" for name in conditions)
@@ -142,14 +149,18 @@ def _find(identity: str, rows: Sequence[Utterance], what: str, asked: str) -> Ut
     raise InputError(f"--show {asked}: no {what} row has the id {identity!r}; see ingest/*.jsonl in the run's folder")
 
 
-def _view_job(row: Utterance, view: int, *, settings: Mapping[str, Any], seed: int, out: Path) -> _Job:
+def _view_job(
+    row: Utterance, view: int, *, settings: Mapping[str, Any], seed: int, out: Path, language: str | None
+) -> _Job:
     path = out / f"view-{view}" / file_name(row.id)
-    return _Job(row=row, view=view, condition=None, settings=settings, seed=seed, path=path)
+    return _Job(row=row, view=view, condition=None, settings=settings, seed=seed, path=path, language=language)
 
 
-def _condition_job(row: Utterance, name: str, *, settings: Mapping[str, Any], seed: int, out: Path) -> _Job:
+def _condition_job(
+    row: Utterance, name: str, *, settings: Mapping[str, Any], seed: int, out: Path, language: str | None
+) -> _Job:
     path = out / name / file_name(row.id)
-    return _Job(row=row, view=0, condition=name, settings=settings, seed=seed, path=path)
+    return _Job(row=row, view=0, condition=name, settings=settings, seed=seed, path=path, language=language)
 
 
 def augmented_facts(rows: Sequence[Utterance], *, by: str | None) -> dict[str, Any]:
@@ -198,9 +209,11 @@ def _make(job: _Job) -> Utterance:
         assert _materials is not None
         assert row.audio_filepath is not None
         samples = audio.read(row.audio_filepath, offset_s=row.offset, duration_s=row.duration)
+        said = row.extra.get("spoken") or row.text
         given: dict[str, Any] = {
             "utterance_id": row.id, "settings": dict(job.settings), "seed": job.seed, "materials": _materials,
-            "speaker": row.speaker, "text": row.extra.get("spoken") or row.text,
+            "speaker": row.speaker, "text": said if job.language else None,
+            "language": row.lang or job.language or "en",
         }  # fmt: skip
         if job.condition is None:
             samples, done = plan.apply(samples, view=job.view, **given)
@@ -214,10 +227,10 @@ def _make(job: _Job) -> Utterance:
         row, id=f"{row.id}#{suffix}", audio_filepath=job.path.absolute(), offset=0.0, duration=facts["duration"],
         parent=row.id, view=job.view, transform=facts["transform"], condition=job.condition or row.condition,
     )  # fmt: skip
-    said = next((step for step in facts["transform"] if step["name"] == "say" and "speaker" in step), None)
-    if said is None:
+    again = next((step for step in facts["transform"] if step["name"] == "say" and "speaker" in step), None)
+    if again is None:
         return made
     # Another speaker now, and no person: the row must not pass for a recording of whom it was taken from.
     return dataclasses.replace(
-        made, speaker=said["speaker"], accent=said["accent"], extra={**row.extra, "synthetic": True}
+        made, speaker=again["speaker"], accent=again["accent"], extra={**row.extra, "synthetic": True}
     )
