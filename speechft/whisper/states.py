@@ -7,11 +7,12 @@ encoder's weights, the audio, the transforms, the packing and the precision, so 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,8 @@ from speechft.whisper import attention, load, shards, windows
 from speechft.whisper.load import Device
 
 FORMAT = 2
-MAX_RENDERERS = 16
+MOST_RENDERERS = 16
+MOST_SIDE_BY_SIDE = 8  # windows that a processor encodes at once, each with its share of the cores
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -106,11 +108,11 @@ def keep(
     Args:
         path: the store's folder, named by its key.
         count: number of windows.
-        render: gives window `number` as 480,000 samples; called in other threads, ahead of the encoder.
+        render: gives window `number` as 480,000 samples; called in other threads.
         encoder: the model's encoder, float32.
         n_mels: mel bins the encoder expects.
         dtype: "float16" or "bfloat16".
-        batch: windows per forward pass.
+        batch: windows per forward pass on a GPU; on CPU each goes alone.
         progress: told the number of windows done.
 
     Returns:
@@ -119,7 +121,7 @@ def keep(
     path.mkdir(parents=True, exist_ok=True)
     shards.remove_unfinished(path)
     encoder.to(device.name).eval()
-    with ThreadPoolExecutor(max_workers=_renderers(device)) as pool:
+    with _threads(device) as pool, attention.in_blocks(encoder, wanted=_wants_blocks(device)):
         for shard in range(shards.shards_of(count)):
             numbers = shards.numbers_of(shard, count)
             if not shards.is_whole(path, shard, len(numbers)):
@@ -128,21 +130,44 @@ def keep(
     return Store(path=path, count=count, dtype=dtype)
 
 
-def _renderers(device: Device) -> int:
-    """Threads that read audio and make log-mels: one keeps up with an encoder on CPU, which needs the cores itself."""
-    return 1 if device.name == "cpu" else max(1, min(MAX_RENDERERS, (os.cpu_count() or 2) - 1))
+@contextlib.contextmanager
+def _threads(device: Device) -> Iterator[ThreadPoolExecutor]:
+    """Threads that read audio and make log-mels ahead of a GPU; on CPU they encode too.
+
+    A thread that does whole windows waits for no other, where cores that share an operator wait for the slowest after
+    each, and for the thread that reads.
+    """
+    threads = torch.get_num_threads()
+    if device.name == "cpu":
+        count = min(threads, MOST_SIDE_BY_SIDE)
+        pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads // count,))
+    else:
+        pool = ThreadPoolExecutor(max(1, min(MOST_RENDERERS, (os.cpu_count() or 2) - 1)))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(threads)  # what a thread sets holds for threads to come
 
 
 def _write_shard(
     path: Path, shard: int, numbers: range, render: Callable[[int], np.ndarray], encoder: Any, n_mels: int,
     device: Device, dtype: str, batch: int, pool: ThreadPoolExecutor, progress: Callable[[int], None],
 ) -> None:  # fmt: skip
-    pending = [pool.submit(_features, render, number, n_mels) for number in numbers]
+    def encoded(features: torch.Tensor) -> torch.Tensor:
+        return encode(encoder, features, device).to(STORED[dtype]).cpu()
+
     rows = []
-    for start in range(0, len(pending), batch):
-        features = torch.stack([future.result() for future in pending[start : start + batch]])
-        rows.append(encode(encoder, features, device).to(STORED[dtype]).cpu())
-        progress(numbers.start + start + len(features))
+    if device.name == "cpu":
+        pending = [pool.submit(lambda number: encoded(_features(render, number, n_mels)[None]), n) for n in numbers]
+        for number, future in zip(numbers, pending, strict=True):
+            rows.append(future.result())
+            progress(number + 1)
+    else:
+        pending = [pool.submit(_features, render, number, n_mels) for number in numbers]
+        for start in range(0, len(pending), batch):
+            rows.append(encoded(torch.stack([future.result() for future in pending[start : start + batch]])))
+            progress(numbers.start + start + len(rows[-1]))
     states = torch.cat(rows)
     array = (states.view(torch.int16) if dtype == "bfloat16" else states).numpy()
     with files.atomic_write(shards.shard_path(path, shard), "wb") as file:
@@ -156,7 +181,11 @@ def _features(render: Callable[[int], np.ndarray], number: int, n_mels: int) -> 
 
 def encode(encoder: Any, features: torch.Tensor, device: Device) -> torch.Tensor:
     """Run the encoder on log-mels (batch, n_mels, 3000); float states (batch, 1500, d_model) on the device."""
-    blocks = device.name == "cpu" and device.precision == torch.bfloat16 and not load.processor_has("amx_bf16")
-    with torch.inference_mode(), device.autocast(), attention.in_blocks(encoder, wanted=blocks):
+    with torch.inference_mode(), device.autocast(), attention.in_blocks(encoder, wanted=_wants_blocks(device)):
         states: torch.Tensor = encoder(features.to(device.name)).last_hidden_state
     return states
+
+
+def _wants_blocks(device: Device) -> bool:
+    """Whether attention in blocks is the faster one: in bf16 on a processor without AMX."""
+    return device.name == "cpu" and device.precision == torch.bfloat16 and not load.processor_has("amx_bf16")
