@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +86,8 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
         )
     if not team.first:  # what follows is one process's work
         return {}
-    point, points, inside, budget = _choose_blend(run, whisper, base, chooser, state.curve[0])
+    best = next(row for row in reversed(state.curve) if row["epoch"] == state.best_epoch)
+    point, points, inside, budget = _choose_blend(run, whisper, base, chooser, state.curve[0], best)
     whisper.model.load_state_dict(retain.blend(base, whisper.model.state_dict(), point.alpha))
     if recipe.strategy == "lora":
         strategies.scale_adapters(out / "adapter", point.alpha)
@@ -280,16 +281,23 @@ class Chooser:
 
 
 def _choose_blend(
-    run: Run, whisper: Whisper, base: dict[str, torch.Tensor], chooser: Chooser, before: dict[str, Any]
-) -> tuple[retain.Point, list[retain.Point], bool, float | None]:
-    """Sweep alpha between base and tuned weights on dev and general_dev (WiSE-FT)."""
+    run: Run, whisper: Whisper, base: dict[str, torch.Tensor], chooser: Chooser, before: dict[str, Any],
+    best: dict[str, Any],
+) -> tuple[retain.Point, list[retain.Point], bool, float | None]:  # fmt: skip
+    """Sweep alpha between base and tuned weights on dev and general_dev (WiSE-FT).
+
+    The tuned weights themselves were measured when their epoch ended, but for adapters, which are merged since.
+    """
     tuned = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
     general_before = before.get("general_wer")
     budget = _budget(run, general_before)
 
     def evaluate(alpha: float) -> tuple[float, float | None]:
-        whisper.model.load_state_dict(retain.blend(base, tuned, alpha))
-        rates = chooser.measure()
+        if alpha == 1.0 and run.pipeline.finetune.strategy != "lora":
+            rates = best
+        else:
+            whisper.model.load_state_dict(retain.blend(base, tuned, alpha))
+            rates = chooser.measure()
         log.info("blend %.3f: %s", alpha, _told(rates))
         return rates["dev_wer"], rates.get("general_wer")
 
@@ -307,5 +315,6 @@ def _budget(run: Run, general_before: float | None) -> float | None:
     return run.pipeline.finetune.forgetting_budget
 
 
-def _told(rates: dict[str, float]) -> str:
-    return ", ".join(f"{name.removesuffix('_wer')} WER {rate:.3f}" for name, rate in rates.items())
+def _told(rates: Mapping[str, Any]) -> str:
+    named = {"dev": rates["dev_wer"], "general": rates.get("general_wer")}
+    return ", ".join(f"{name} WER {rate:.3f}" for name, rate in named.items() if rate is not None)

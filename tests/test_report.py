@@ -472,6 +472,19 @@ def test_counted_words_keep_how_they_were_written(
     assert examples.as_written(text, words) == expected
 
 
+def test_rows_without_spaces_are_counted_as_the_score_counts_them(tmp_path: Path) -> None:
+    before = [
+        Utterance(
+            id="r", audio_filepath=tmp_path / "r.wav", text="今日は、晴れです", lang="ja", hypothesis="今日 は 雨です"
+        )
+    ]
+    after = [dataclasses.replace(row, hypothesis="今日は晴れです") for row in before]
+    score = score_run(before, after, resamples=100)
+    shown = examples.gather(tmp_path, {"before": before, "after": after}, score, terms=None)["rows"][0]
+    assert (shown["errors_before"], shown["words"]) == (round(score["cer"]["before"] * 7), 7) == (2, 7)
+    assert shown["errors_after"] == 0
+
+
 def test_licence_comes_from_the_card(tmp_path: Path) -> None:
     assert facts.licence_of(str(tmp_path)) is None
     (tmp_path / "README.md").write_text('---\nlanguage: en\nlicense: "mit"\n---\n# A model\n', encoding="utf-8")

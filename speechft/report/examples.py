@@ -50,7 +50,7 @@ def gather(
 
     @cache
     def words(text: str) -> tuple[str, ...]:
-        return tuple(wer.characters(normaliser(text)) if by_character else normaliser.words(text))
+        return tuple(wer.characters(normaliser(text), spaces=False) if by_character else normaliser.words(text))
 
     matcher = term_lists.Matcher(listed, normaliser) if listed and not by_character else None
     candidates = []
