@@ -3,8 +3,8 @@
     python benchmarks/attention.py
 
 The encoder is random-weight Whisper tiny by its published dimensions; the error is that of its states against float32.
-Side by side, each thread encodes windows of its own, log-mel from 30 s of samples included, with PyTorch's attention;
-beside it, the same from one thread that makes log-mels while all threads share a window's operators.
+Then from samples, by the attention that this processor gets: all threads share a pass, as one makes log-mels, or each
+does whole windows side by side, as `encode` does.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ import torch
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from speechft.whisper import attention, windows
+from speechft.whisper import attention, load, states, windows
+from speechft.whisper.load import Device
 
-WINDOWS = 4
-ROUNDS = 12
+WINDOWS = 4  # in a pass
+ROUNDS = 8  # passes from samples, so that the threads' start and end count for little
+DEVICE = Device(name="cpu", precision=torch.bfloat16, reason="as compared here")
+SAMPLES = np.random.default_rng(1).normal(0, 0.1, windows.N_SAMPLES).astype(np.float32)
 
 
 def milliseconds(encode: Callable[[], object], *, times: int) -> float:
@@ -58,43 +61,41 @@ def main() -> None:
             taken, errors = [], []
             for blocked in (False, True):
                 with torch.autocast("cpu", torch.bfloat16), attention.in_blocks(encoder, wanted=blocked):
-                    states = encoder(features).last_hidden_state.float()
+                    found = encoder(features).last_hidden_state.float()
                     taken.append(milliseconds(lambda: encoder(features), times=options.times))
-                errors.append(float((states - exact).norm() / exact.norm()))
-        apart = [from_samples(encoder, readers=1, threads=threads), from_samples(encoder, readers=threads, threads=1)]
+                errors.append(float((found - exact).norm() / exact.norm()))
+        encoder.requires_grad_(False)
+        with attention.in_blocks(encoder, wanted=not load.processor_has("amx_bf16")):
+            apart = shared_ms(encoder, threads), side_by_side_ms(encoder, threads)
+        torch.set_num_threads(threads)
         print(
             f"| {threads} | {taken[0]:.0f} | {taken[1]:.0f} | {errors[0]:.4f} | {errors[1]:.4f} | "
             f"{apart[0]:.0f} | {apart[1]:.0f} |"
         )
 
 
-def from_samples(encoder: WhisperEncoder, *, readers: int, threads: int) -> float:
-    """Milliseconds a window from samples: one reader ahead of an encoder of all threads, or readers that encode too."""
-    samples = np.random.default_rng(1).normal(0, 0.1, windows.N_SAMPLES).astype(np.float32)
+def shared_ms(encoder: WhisperEncoder, threads: int) -> float:
+    """Milliseconds a window from samples: one thread makes log-mels, all share the operators of four windows."""
+    with ThreadPoolExecutor(1, initializer=torch.set_num_threads, initargs=(1,)) as reader:
+        reader.submit(int).result()  # begun, so that what it sets is not what we set
+        torch.set_num_threads(threads)
 
-    def encode(features: torch.Tensor) -> torch.Tensor:
-        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-            return encoder(features).last_hidden_state
+        def encode() -> None:
+            made = [reader.submit(windows.log_mel, SAMPLES) for _ in range(WINDOWS * ROUNDS)]
+            for first in range(0, len(made), WINDOWS):
+                states.encode(encoder, torch.stack([one.result() for one in made[first : first + WINDOWS]]), DEVICE)
 
-    def whole(_: int) -> torch.Tensor:
-        return encode(windows.log_mel(samples)[None])
+        return milliseconds(encode, times=2) / ROUNDS
 
-    before = torch.get_num_threads()
-    with ThreadPoolExecutor(
-        readers, initializer=torch.set_num_threads, initargs=(threads if readers > 1 else 1,)
-    ) as pool:
-        if readers == 1:
-            torch.set_num_threads(threads)
-        started = time.perf_counter()
-        if readers > 1:
-            list(pool.map(whole, range(WINDOWS * ROUNDS)))
-        else:
-            made = [pool.submit(windows.log_mel, samples) for _ in range(WINDOWS * ROUNDS)]
-            for start in range(0, len(made), WINDOWS):
-                encode(torch.stack([one.result() for one in made[start : start + WINDOWS]]))
-        taken = time.perf_counter() - started
-    torch.set_num_threads(before)
-    return 1000 * taken / (WINDOWS * ROUNDS)
+
+def side_by_side_ms(encoder: WhisperEncoder, threads: int) -> float:
+    """The same by threads that do whole windows, one at a time."""
+    with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as pool:
+
+        def whole(_: int) -> torch.Tensor:
+            return states.encode(encoder, windows.log_mel(SAMPLES)[None], DEVICE)
+
+        return milliseconds(lambda: list(pool.map(whole, range(WINDOWS * ROUNDS))), times=2) / ROUNDS
 
 
 if __name__ == "__main__":

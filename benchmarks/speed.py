@@ -192,7 +192,7 @@ def ours(size: str, precision: str, device: str) -> dict[str, Any]:
             )
         )  # fmt: skip
         view_s.append(now(device) - started)
-        at_once = min(torch.get_num_threads(), states.MOST_SIDE_BY_SIDE) if device == "cpu" else 1
+        at_once = states.side_by_side(torch.get_num_threads())[0] if device == "cpu" else 1
         view_outside_s.append(view_s[-1] - inside[0] / at_once)
         for index, window in enumerate(planned):
             segments = tuple(

@@ -86,8 +86,8 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
         )
     if not team.first:  # what follows is one process's work
         return {}
-    best = next(row for row in reversed(state.curve) if row["epoch"] == state.best_epoch)
-    point, points, inside, budget = _choose_blend(run, whisper, base, chooser, state.curve[0], best)
+    tuned = None if recipe.strategy == "lora" else state.restored  # adapters have been merged since
+    point, points, inside, budget = _choose_blend(run, whisper, base, chooser, state.curve[0], tuned)
     whisper.model.load_state_dict(retain.blend(base, whisper.model.state_dict(), point.alpha))
     if recipe.strategy == "lora":
         strategies.scale_adapters(out / "adapter", point.alpha)
@@ -282,22 +282,19 @@ class Chooser:
 
 def _choose_blend(
     run: Run, whisper: Whisper, base: dict[str, torch.Tensor], chooser: Chooser, before: dict[str, Any],
-    best: dict[str, Any],
+    measured: dict[str, Any] | None,
 ) -> tuple[retain.Point, list[retain.Point], bool, float | None]:  # fmt: skip
     """Sweep alpha between base and tuned weights on dev and general_dev (WiSE-FT).
 
-    The tuned weights themselves were measured when their epoch ended, but for adapters, which are merged since.
+    `measured` holds the rates of the tuned weights where they are known, as alpha 1 need not be decoded again then.
     """
     tuned = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
     general_before = before.get("general_wer")
     budget = _budget(run, general_before)
 
     def evaluate(alpha: float) -> tuple[float, float | None]:
-        if alpha == 1.0 and run.pipeline.finetune.strategy != "lora":
-            rates = best
-        else:
-            whisper.model.load_state_dict(retain.blend(base, tuned, alpha))
-            rates = chooser.measure()
+        whisper.model.load_state_dict(retain.blend(base, tuned, alpha))
+        rates = measured if alpha == 1.0 and measured else chooser.measure()
         log.info("blend %.3f: %s", alpha, _told(rates))
         return rates["dev_wer"], rates.get("general_wer")
 

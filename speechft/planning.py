@@ -69,7 +69,7 @@ def describe(run: Run) -> str:
         train_s += settings.epochs * learned * 3 * window_s
     forward = sum(operations.decoder_forward(shape, windows=1, tokens=30, labels=30))
     row_s = max(LEAST_ROW_S, forward / GENERATING_GFLOPS / 1e9)
-    trials = 1 + min(settings.epochs, 8) + len(settings.alphas)
+    trials = 1 + min(settings.epochs, 8) + len(settings.alphas) - (1.0 in settings.alphas)
     if settings.strategy == "prompt":
         trials = PROMPT_TRIALS
     trained_gb = shape.parameters * 4e-9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -68,16 +69,29 @@ class Run:
             InputError: a transform, a condition, the term list, or the base model's directory, language or task cannot
                 be used.
         """
-        from speechft.augment import plan
         from speechft.score.terms import read_terms
 
         if self.pipeline.data.terms:
             read_terms(self.pipeline.data.terms)
-        plan.check(self.pipeline.augment.transforms, self.pipeline.conditions)
+        self.check_transforms()
         asked = self.pipeline.model
         if self.base_folder:
             source.check_directory(self.base_folder)
             source.check_language(self.base_folder, asked.base, language=asked.language, task=asked.task)
+
+    def check_transforms(self) -> None:
+        """Check the transforms of views and conditions.
+
+        Raises:
+            InputError: one cannot be used, or would train on what a condition tests.
+        """
+        from speechft.augment import plan
+
+        plan.check(self.pipeline.augment.transforms, self.pipeline.conditions, language=self.spoken_language)
+
+    def says_in(self, tables: Collection[str]) -> dict[str, str | None]:
+        """What the record of a stage tells of the language: nothing where no text is said again."""
+        return {"language": self.spoken_language} if "say" in tables else {}
 
     def table(self, *names: str) -> dict[str, Any]:
         """Settings of some tables of the pipeline, as JSON values."""

@@ -40,10 +40,11 @@ def script_of(run: Run) -> dict[str, list[Line]]:
 
     terms = read_terms(terms_path) if terms_path and settings.per_term else []
     sentences = [line for path in settings.sentences for line in script.read_sentences(path)]
-    if terms and not settings.templates and language_code(run.spoken_language or "en") != "en":
+    language = language_of(run)
+    if terms and not settings.templates and language_code(language) != "en":
         raise InputError(
-            f"synth.templates: the shipped sentences are English; name a file of sentences in {run.spoken_language!r}, "
-            "each with {term} where the term goes"
+            f"synth.templates: the shipped sentences are English; name a file of sentences in {language!r}, each with "
+            "{term} where the term goes"
         )
     carriers = script.read_carriers(settings.templates, terms)
     written = [role for role in roles(run) if role != "general_train"]
@@ -53,12 +54,27 @@ def script_of(run: Run) -> dict[str, list[Line]]:
     return lines
 
 
+def language_of(run: Run) -> str:
+    """What `synth` is to speak.
+
+    Raises:
+        InputError: rows are to be written in another language than they are spoken in.
+    """
+    if run.spoken_language is None:
+        raise InputError(
+            "synth: a voice would speak the translation, not what is translated; leave [synth] out, or set "
+            'model.task = "transcribe"'
+        )
+    return run.spoken_language
+
+
 def synth(run: Run) -> bool:
     """Rows by synthetic voices, of sentences and of a term list: no recordings needed."""
     settings, terms_path = run.pipeline.synth, run.pipeline.data.terms
     if settings is None:
         raise InputError("synth: the pipeline has no [synth] table, so there is nothing to say")
     from speechft.augment import script
+    from speechft.augment.settings import check_voices
 
     inputs = [
         *settings.sentences,
@@ -70,20 +86,21 @@ def synth(run: Run) -> bool:
         if not path.exists():
             raise InputError(f"{path}: there is no such file; correct data.terms or the [synth] table")
     spoken = roles(run)
-    language = run.spoken_language
-    if language is None:
+    language = language_of(run)
+    voices = check_voices(settings.voices)
+    if not voices.speaking(language) and (voices.command is None or {"dev", "test"} & set(spoken)):
         raise InputError(
-            'synth: says what the rows are to be written as, so it has no use for model.task = "translate"'
+            f"synth.voices.accents: none speaks {language!r}; name eSpeak NG's voices of it"
+            + (" (they say dev and test rows, whatever `command` says)" if voices.command else "")
         )
     wanted = {**run.table("synth"), "roles": list(spoken), "language": language}
     stage = run.stage("synth", settings=wanted, inputs=inputs, seed=settings.seed)
     if stage.up_to_date():
         return False
-    from speechft.augment.settings import check_voices
     from speechft.augment.speak import speak
 
     run.check_ahead()
-    voices, lines = check_voices(settings.voices), script_of(run)
+    lines = script_of(run)
     stage.begin()
     rejects = []
     with Progress("synth") as tell:

@@ -100,16 +100,17 @@ def augment(run: Run) -> bool:
 
 
 def _views(run: Run, page: Path) -> bool:
+    from speechft.augment.settings import DEFAULT
+
     settings = run.pipeline.augment
     inputs = [run.dir / "ingest" / "train.jsonl"]
-    wanted = {**run.table("augment"), "language": run.spoken_language}
+    wanted = run.table("augment") | run.says_in(settings.transforms or DEFAULT)
     stage = run.stage("augment", settings=wanted, inputs=inputs, seed=settings.seed)
     if stage.up_to_date():
         return False
-    from speechft.augment import plan
     from speechft.augment.views import augmented_facts, make_views
 
-    plan.check(settings.transforms, run.pipeline.conditions)
+    run.check_transforms()
     stage.begin()
     page.unlink(missing_ok=True)
     train = run.rows("train")
@@ -128,14 +129,13 @@ def _conditions(run: Run, page: Path) -> bool:
     """A stage of its own: changing what the adapted model is tested under retrains nothing."""
     pipeline = run.pipeline
     inputs = [run.dir / "ingest" / "test.jsonl"]
-    wanted = {**run.table("conditions"), "language": run.spoken_language}
+    wanted = run.table("conditions") | run.says_in({name for table in pipeline.conditions.values() for name in table})
     stage = run.stage("conditions", settings=wanted, inputs=inputs, seed=pipeline.augment.seed)
     if stage.up_to_date():
         return False
-    from speechft.augment import plan
     from speechft.augment.views import make_conditions
 
-    plan.check(pipeline.augment.transforms, pipeline.conditions)
+    run.check_transforms()
     stage.begin()
     page.unlink(missing_ok=True)
     test = run.rows("test")
@@ -164,11 +164,11 @@ def show_view(run: Run, identity: str) -> str:
     import numpy as np
 
     from speechft import audio
-    from speechft.augment import plan, preview
+    from speechft.augment import preview
     from speechft.augment.views import show
 
     pipeline = run.pipeline
-    plan.check(pipeline.augment.transforms, pipeline.conditions)
+    run.check_transforms()
     row = show(
         identity,
         train=run.rows("train"),

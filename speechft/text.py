@@ -31,6 +31,7 @@ _LANGUAGE_CODES = {
     "english": "en", "eng": "en", "chinese": "zh", "mandarin": "zh", "zho": "zh", "chi": "zh", "cmn": "zh",
     "cantonese": "yue", "japanese": "ja", "jpn": "ja", "thai": "th", "tha": "th", "lao": "lo", "khmer": "km",
     "khm": "km", "myanmar": "my", "burmese": "my", "mya": "my", "bur": "my", "tibetan": "bo", "bod": "bo", "tib": "bo",
+    "nb": "no", "nob": "no",
 }  # fmt: skip
 
 # whisper-normalizer 0.1.15 adds these to OpenAI's table ("the cause of death" would become "the because of

@@ -174,6 +174,18 @@ def test_another_language_is_said_by_its_own_voices_in_its_own_sounds() -> None:
         said(language="de")
 
 
+def test_a_pipeline_without_a_voice_of_its_language_is_refused() -> None:
+    german = {"say": {"accents": ["de", "en-us"]}}
+    plan.check(german, {"again": german | {"say": {"accents": "de", "foreign_share": 0}}}, language="de")
+    plan.check({}, {}, language="de")  # the default chain leaves out what it cannot say
+    plan.check({}, {}, language=None)
+    for settings_, conditions in (({"say": {}}, {}), ({"gain": {}}, {"scots": {"say": {}}})):
+        with pytest.raises(InputError, match=r"say\.accents: none speaks 'de'; name eSpeak NG's voices of it"):
+            plan.check(settings_, conditions, language="de")
+        with pytest.raises(InputError, match=r"say: the rows' texts are translations, .* set model\.task"):
+            plan.check(settings_, conditions, language=None)
+
+
 @pytest.mark.parametrize(
     ("table", "why"),
     [

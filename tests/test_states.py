@@ -91,6 +91,28 @@ def test_cores_encode_side_by_side_and_leave_pytorch_its_threads(tmp_path: Path,
         torch.set_num_threads(threads)
 
 
+@pytest.mark.parametrize(("threads", "shared_out"), [(1, (1, 1)), (2, (2, 1)), (8, (8, 1)), (12, (6, 2)), (20, (6, 3))])
+def test_no_core_is_left_out(threads: int, shared_out: tuple[int, int]) -> None:
+    assert states.side_by_side(threads) == shared_out
+
+
+def test_threads_attend_alike_to_the_end(tmp_path: Path, encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that is done must not choose another attention for those that are not."""
+    monkeypatch.setattr(load, "processor_has", lambda flag: False)
+    calls: list[int] = []
+    attend = attention.attend
+    monkeypatch.setattr(attention, "attend", lambda *args, **more: calls.append(1) or attend(*args, **more))
+    bf16 = load.Device(name="cpu", precision=torch.bfloat16, reason="tests")
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(4)
+        states.keep(tmp_path / "s", count=9, render=render, encoder=encoder, n_mels=80, device=bf16, dtype="float16")
+    finally:
+        torch.set_num_threads(threads)
+    assert len(calls) == 9 * len(encoder.layers)
+    assert encoder.config._attn_implementation != attention.NAME
+
+
 def test_a_window_that_cannot_be_read_stops_the_others(tmp_path: Path, encoder, monkeypatch) -> None:
     monkeypatch.setattr(shards, "SHARD_WINDOWS", 64)
     rendered: list[int] = []

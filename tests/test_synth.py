@@ -165,8 +165,13 @@ def test_a_term_list_alone_makes_all_roles(run: Run) -> None:
 @pytest.mark.parametrize(
     ("model", "why"),
     [
-        ('language = "de"', r"synth\.templates: the shipped sentences are English; name a file of sentences in 'de'"),
-        ('task = "translate"', r"synth: .*no use for model\.task = \"translate\""),
+        ('language = "de"', r"synth\.voices\.accents: none speaks 'de'; name eSpeak NG's voices of it$"),
+        (
+            'language = "de"\n[synth.voices]\ncommand = "piper -f {wav}"',
+            r"none speaks 'de'; .* \(they say dev and test",
+        ),
+        ('language = "de"\n[synth.voices]\naccents = "de"', "the shipped sentences are English; .* in 'de'"),
+        ('task = "translate"', "synth: a voice would speak the translation"),
     ],
 )
 def test_english_sentences_are_not_taken_for_another_language(run: Run, tmp_path: Path, model: str, why: str) -> None:

@@ -26,6 +26,7 @@ class Standing:
     bad_evaluations: int = 0
     seconds: float = 0.0
     curve: list[dict[str, Any]] = field(default_factory=list)
+    restored: dict[str, Any] | None = None  # the evaluation of the weights that training ends with
 
     def diverges(self, loss: float) -> bool:
         """Take in a step's loss; say whether the mean of the last steps has grown far above its lowest."""

@@ -314,7 +314,7 @@ class Loop:
             state.best_wer, state.best_epoch, state.bad_evaluations = row["dev_wer"], state.epoch, 0
             if self.team.first:
                 with files.atomic_write(self.out / "best.pt", "wb") as file:
-                    torch.save({"model": self._moved(), "epoch": state.epoch}, file)
+                    torch.save({"model": self._moved(), "row": row}, file)
         elif self._can_thaw_more():
             state.thawed += 1
         else:
@@ -363,6 +363,7 @@ class Loop:
         if self.team.told((self.out / "best.pt").exists()):
             best = torch.load(self.out / "best.pt", map_location=self.device.name, weights_only=True)
             self.model.load_state_dict(best["model"], strict=False)
+            self.state.restored = best.get("row")
         if self.recipe.strategy == "lora":
             if self.team.first:
                 self.model.save_pretrained(self.out / "adapter")

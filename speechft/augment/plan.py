@@ -16,6 +16,7 @@ from speechft.augment.settings import DEFAULT, Noise, Transforms
 from speechft.augment.sources import Materials, Recording
 from speechft.errors import InputError
 from speechft.manifest import Utterance
+from speechft.text import language_code
 
 log = logging.getLogger(__name__)
 
@@ -23,20 +24,27 @@ NOISE_TRIES = 5  # recordings drawn until one can be decoded and is not silent
 FULL_SCALE = 1.0
 PEAK_LIMIT = 0.99
 LONGEST_S = say.LONGEST_S
+TRANSLATED = "the rows' texts are translations, which nobody spoke"
 TOO_LONG = f"longer than {LONGEST_S:.0f} s"
 
 Step = dict[str, Any]  # one entry of a row's `transform`: {"name": "noise", "kind": "pink", "snr_db": 12.1, ...}
 
 
-def check(settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]]) -> None:
+def check(
+    settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]], *, language: str | None = "en"
+) -> None:
     """Check a pipeline's `[augment]` tables and `[conditions]` before anything starts.
 
+    Args:
+        language: what is spoken; None where texts are translations.
+
     Raises:
-        InputError: a transform, setting or value is wrong, or a condition uses noise, babble or impulse
-            responses that training uses too.
+        InputError: a transform, setting or value is wrong, no voice speaks the language, or a condition uses noise,
+            babble or impulse responses that training uses too.
     """
     training = tables_of.check(settings or DEFAULT)
-    _check_voices(training, where="augment", held_out=False)
+    if settings or language_code(language or "") == "en":  # the default chain leaves out what it cannot say
+        _check_voices(training, where="augment", held_out=False, language=language)
     for name, tables in conditions.items():
         checked = tables_of.check_condition(tables, name=name)
         shared = sources.shared_sources(training, checked)
@@ -44,7 +52,7 @@ def check(settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any
             raise InputError(
                 f"conditions.{name}: {shared[0]} is used in training too; a condition needs its own material"
             )
-        _check_voices(checked, where=f"conditions.{name}", held_out=True)
+        _check_voices(checked, where=f"conditions.{name}", held_out=True, language=language)
         if training.say and checked.say:
             both = training.say.speakers(held_out=False) & checked.say.speakers(held_out=True)
             if both:
@@ -54,9 +62,15 @@ def check(settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any
                 )
 
 
-def _check_voices(tables: Transforms, *, where: str, held_out: bool) -> None:
-    if tables.say is None or tables.say.command is not None or tables.say.p == 0:
+def _check_voices(tables: Transforms, *, where: str, held_out: bool, language: str | None) -> None:
+    if tables.say is None or tables.say.p == 0:
         return
+    if language is None:
+        raise InputError(f'{where}.say: {TRANSLATED}; leave it out, or set model.task = "transcribe"')
+    if tables.say.command is not None:
+        return
+    if not tables.say.speaking(language):
+        raise InputError(f"{where}.say.accents: none speaks {language!r}; name eSpeak NG's voices of it")
     names, variants = synth.espeak_names()
     for name, variant in sorted(tables.say.speakers(held_out=held_out)):
         if name not in names or variant not in variants:
@@ -103,7 +117,7 @@ def apply(
     materials: Materials,
     speaker: str | None = None,
     text: str | None = None,
-    language: str = "en",
+    language: str | None = "en",
 ) -> tuple[np.ndarray, list[Step]]:
     """Make one view of a row: voice, then room, noise, channel and level.
 
@@ -117,7 +131,7 @@ def apply(
         materials: from `materials`, made with the same settings and seed.
         speaker: who speaks in the row, so that babble is somebody else's.
         text: what was said, needed to say it again.
-        language: of the text.
+        language: of the text; None if it is a translation.
 
     Returns:
         float32 samples, finite and within [-1, 1], as many as before unless it was said again or speed or tempo
@@ -145,7 +159,7 @@ def condition(
     materials: Materials,
     speaker: str | None = None,
     text: str | None = None,
-    language: str = "en",
+    language: str | None = "en",
 ) -> tuple[np.ndarray, list[Step]]:
     """Make the fixed test copy of a row under a named condition.
 
@@ -167,7 +181,7 @@ class _Row:
     id: str
     speaker: str | None
     text: str | None
-    language: str
+    language: str | None
     label: str
     must: bool
 
@@ -211,6 +225,8 @@ def _say(
         return samples, []
     level_db = audio.active_level_db(samples)
     try:
+        if row.language is None:
+            raise InputError(TRANSLATED)
         said, facts = say.say(
             row.text or "", tables.say, drawn["say"], held_out=row.must, language=row.language,
             level_db=level_db if level_db > noise.SILENCE_DB else say.LEVEL_DB,

@@ -1,4 +1,4 @@
-"""Say it again: a row's text by a synthetic voice, in an English accent, a foreign one, or with sounds replaced."""
+"""Say it again: a row's text by a synthetic voice of its language, English also in foreign or replaced sounds."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def say(
         level_db: of the active speech, re full scale.
 
     Returns:
-        float32 samples at 16 kHz, shape (samples,), at most 30 s, and facts: `speaker`, `accent` (the first language
-        where it is not English), `rate`, `pitch`, and with replaced sounds `phonemes`, `replaced`, `of`.
+        float32 samples at 16 kHz, shape (samples,), at most 30 s, and facts: `speaker`, `accent` (the voice's name, a
+        language where it is foreign), `rate`, `pitch`, and with replaced sounds `phonemes`, `replaced`, `of`.
 
     Raises:
         InputError: nothing can be said (no text, no voice of the language, the command failed or timed out, over 30 s).
@@ -69,11 +69,10 @@ def draw_voice(settings: Voices, rng: np.random.Generator, *, held_out: bool, la
         InputError: no voice among `accents` speaks the language.
     """
     foreign = rng.random() < settings.foreign_share and bool(settings.foreign) and language_code(language) == "en"
-    own = tuple(name for name in settings.accents if language_code(name) == language_code(language))
-    names = settings.foreign if foreign else own
+    names = settings.foreign if foreign else settings.speaking(language)
     if not names and not settings.command:
         raise InputError(f"none of `accents` speaks {language!r}: name eSpeak NG's voices of it")
-    names = names or settings.accents
+    names = names or settings.accents  # a command, which has none, draws too
     variants = settings.timbres(held_out=held_out)
     name, variant = names[int(rng.integers(len(names)))], variants[int(rng.integers(len(variants)))]
     rate = draws.uniform(settings.rate, rng)

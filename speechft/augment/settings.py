@@ -8,6 +8,7 @@ import pydantic
 
 from speechft.augment import phonemes
 from speechft.errors import InputError
+from speechft.text import language_code
 
 Share = Annotated[float, pydantic.Field(ge=0.0, le=1.0)]
 Codec = Literal["opus", "mp3", "vorbis"]
@@ -57,7 +58,7 @@ class _Transform(pydantic.BaseModel):
 class Voices(pydantic.BaseModel):
     """Who says a text again.
 
-    `accents` are eSpeak NG's English voices; `foreign` its others, which say English in their own sounds;
+    `accents` are eSpeak NG's voices, each for rows in its language; `foreign` say English in their own sounds;
     `foreign_share` says how often. `variants` are timbres; where none are named, fixed conditions use others than
     training. `substitute` is the share of phonemes replaced at random. `command` is any program that speaks instead:
     it holds {wav} (the file to write), and {text} or reads the text.
@@ -95,6 +96,10 @@ class Voices(pydantic.BaseModel):
     def timbres(self, *, held_out: bool) -> tuple[str, ...]:
         """The variants named, or those of training or of fixed conditions."""
         return self.variants or (HELD_OUT_VARIANTS if held_out else TRAINING_VARIANTS)
+
+    def speaking(self, language: str) -> tuple[str, ...]:
+        """Those of `accents` that speak a language."""
+        return tuple(name for name in self.accents if language_code(name) == language_code(language))
 
     def speakers(self, *, held_out: bool) -> set[tuple[str, str]]:
         """Every voice that may speak: (eSpeak voice, timbre), or (command, "")."""

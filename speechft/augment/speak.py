@@ -16,7 +16,7 @@ from speechft.errors import InputError
 from speechft.manifest import Reject, Utterance
 from speechft.text import language_code
 
-# The check sets are spoken by English voices that neither training nor each other has.
+# The check sets are spoken in timbres that neither training nor each other has.
 CHECKING_VARIANTS = {"dev": HELD_OUT_VARIANTS[0::2], "test": HELD_OUT_VARIANTS[1::2]}
 
 

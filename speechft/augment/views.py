@@ -209,11 +209,10 @@ def _make(job: _Job) -> Utterance:
         assert _materials is not None
         assert row.audio_filepath is not None
         samples = audio.read(row.audio_filepath, offset_s=row.offset, duration_s=row.duration)
-        said = row.extra.get("spoken") or row.text
         given: dict[str, Any] = {
             "utterance_id": row.id, "settings": dict(job.settings), "seed": job.seed, "materials": _materials,
-            "speaker": row.speaker, "text": said if job.language else None,
-            "language": row.lang or job.language or "en",
+            "speaker": row.speaker, "text": row.extra.get("spoken") or row.text,
+            "language": job.language and (row.lang or job.language),
         }  # fmt: skip
         if job.condition is None:
             samples, done = plan.apply(samples, view=job.view, **given)

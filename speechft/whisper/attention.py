@@ -57,7 +57,7 @@ def implemented(model: Any, name: str | None) -> Iterator[None]:
 
 @contextmanager
 def in_blocks(encoder: Any, *, wanted: bool) -> Iterator[None]:
-    """While inside, the encoder attends in blocks; without gradients only."""
+    """While inside, the encoder attends in blocks, whichever thread runs it; without gradients only."""
     if not wanted:
         yield
         return

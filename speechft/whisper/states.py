@@ -28,7 +28,7 @@ from speechft.whisper.load import Device
 
 FORMAT = 2
 MOST_RENDERERS = 16
-MOST_SIDE_BY_SIDE = 8  # windows that a processor encodes at once, each with its share of the cores
+MOST_SIDE_BY_SIDE = 8  # windows that a processor encodes at once: each holds its activations
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
 
@@ -120,7 +120,8 @@ def keep(
     """
     path.mkdir(parents=True, exist_ok=True)
     shards.remove_unfinished(path)
-    encoder.to(device.name).eval()
+    encoder.to(device.name).eval().requires_grad_(False)  # else autocast keeps casts, in one place for all threads
+    # Attention is chosen out here too: a thread that is done would choose it back under the others.
     with _threads(device) as pool, attention.in_blocks(encoder, wanted=_wants_blocks(device)):
         for shard in range(shards.shards_of(count)):
             numbers = shards.numbers_of(shard, count)
@@ -128,6 +129,12 @@ def keep(
                 _write_shard(path, shard, numbers, render, encoder, n_mels, device, dtype, batch, pool, progress)
             progress(numbers.stop)
     return Store(path=path, count=count, dtype=dtype)
+
+
+def side_by_side(threads: int) -> tuple[int, int]:
+    """How many windows a processor encodes at once, and with how many of PyTorch's threads each."""
+    each = -(-threads // MOST_SIDE_BY_SIDE)
+    return threads // each, each
 
 
 @contextlib.contextmanager
@@ -139,8 +146,8 @@ def _threads(device: Device) -> Iterator[ThreadPoolExecutor]:
     """
     threads = torch.get_num_threads()
     if device.name == "cpu":
-        count = min(threads, MOST_SIDE_BY_SIDE)
-        pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(threads // count,))
+        count, each = side_by_side(threads)
+        pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(each,))
     else:
         pool = ThreadPoolExecutor(max(1, min(MOST_RENDERERS, (os.cpu_count() or 2) - 1)))
     try:
