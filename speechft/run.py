@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = {
     "ingest": 1,
-    "augment": 3,
+    "augment": 4,
     "conditions": 1,
     "synth": 1,
     "encode": 2,

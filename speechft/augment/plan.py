@@ -44,7 +44,14 @@ def check(
     """
     training = tables_of.check(settings or DEFAULT)
     if settings or language_code(language or "") == "en":  # the default chain leaves out what it cannot say
-        _check_voices(training, where="augment", held_out=False, language=language)
+        try:
+            _check_voices(training, where="augment", held_out=False, language=language)
+        except InputError as error:
+            if settings:
+                raise
+            raise InputError(
+                f"augment: the default chain says rows again, but {error}; or name other transforms"
+            ) from error
     for name, tables in conditions.items():
         checked = tables_of.check_condition(tables, name=name)
         shared = sources.shared_sources(training, checked)

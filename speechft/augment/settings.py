@@ -253,7 +253,7 @@ class Transforms(pydantic.BaseModel):
 
 
 DEFAULT: Mapping[str, Mapping[str, Any]] = {
-    name: {} for name in ("tempo", "pitch", "formants", "room", "noise", "telephone", "gain")
+    name: {} for name in ("say", "tempo", "pitch", "formants", "room", "noise", "telephone", "gain")
 }
 
 
