@@ -87,7 +87,8 @@ class Run:
         """
         from speechft.augment import plan
 
-        plan.check(self.pipeline.augment.transforms, self.pipeline.conditions, language=self.spoken_language)
+        augment = self.pipeline.augment
+        plan.check(augment.transforms, self.pipeline.conditions, language=self.spoken_language, views=augment.views)
 
     def says_in(self, tables: Collection[str]) -> dict[str, str | None]:
         """What the record of a stage tells of the language: nothing where no text is said again."""

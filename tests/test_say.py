@@ -186,6 +186,18 @@ def test_a_pipeline_without_a_voice_of_its_language_is_refused() -> None:
             plan.check(settings_, conditions, language=None)
 
 
+def test_without_espeak_the_default_chain_is_refused_only_where_it_would_speak(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Any:
+        raise InputError(synth.MISSING_ESPEAK)
+
+    monkeypatch.setattr(synth, "espeak_names", missing)
+    with pytest.raises(InputError, match=r"the default chain says rows again, but .* pip install .*; or name other"):
+        plan.check({}, {})
+    plan.check({}, {}, views=0)
+    plan.check({}, {}, language="de")
+    plan.check({"gain": {}}, {})
+
+
 @pytest.mark.parametrize(
     ("table", "why"),
     [

@@ -31,19 +31,22 @@ Step = dict[str, Any]  # one entry of a row's `transform`: {"name": "noise", "ki
 
 
 def check(
-    settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]], *, language: str | None = "en"
-) -> None:
+    settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]], *, language: str | None = "en",
+    views: int = 1,
+) -> None:  # fmt: skip
     """Check a pipeline's `[augment]` tables and `[conditions]` before anything starts.
 
     Args:
         language: what is spoken; None where texts are translations.
+        views: of each row; without any, the default chain needs no voice.
 
     Raises:
         InputError: a transform, setting or value is wrong, no voice speaks the language, or a condition uses noise,
             babble or impulse responses that training uses too.
     """
     training = tables_of.check(settings or DEFAULT)
-    if settings or language_code(language or "") == "en":  # the default chain leaves out what it cannot say
+    by_default = views > 0 and language_code(language or "") == "en"  # another language it leaves out
+    if settings or by_default:
         try:
             _check_voices(training, where="augment", held_out=False, language=language)
         except InputError as error:
