@@ -85,10 +85,10 @@ class Run:
         Raises:
             InputError: one cannot be used, or would train on what a condition tests.
         """
-        from speechft.augment import plan
+        from speechft.augment import checks
 
         augment = self.pipeline.augment
-        plan.check(augment.transforms, self.pipeline.conditions, language=self.spoken_language, views=augment.views)
+        checks.check(augment.transforms, self.pipeline.conditions, language=self.spoken_language, views=augment.views)
 
     def says_in(self, tables: Collection[str]) -> dict[str, str | None]:
         """What the record of a stage tells of the language: nothing where no text is said again."""

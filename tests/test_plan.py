@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from speechft.audio import SAMPLE_RATE
-from speechft.augment import plan, room
+from speechft.augment import checks, plan, room
 from speechft.augment.sources import Materials, Recording
 from speechft.errors import InputError
 from speechft.manifest import Utterance
@@ -285,10 +285,10 @@ def test_materials_are_made_for_views_and_for_conditions(talkers: Materials, tmp
 
 def test_everything_is_checked_before_a_run(tmp_path: Path) -> None:
     training = {"noise": {"from": str(tmp_path / "street")}}
-    plan.check(training, {"cafe": {"noise": {"from": str(tmp_path / "cafe")}}, "phone": {"telephone": {}}})
+    checks.check(training, {"cafe": {"noise": {"from": str(tmp_path / "cafe")}}, "phone": {"telephone": {}}})
     with pytest.raises(InputError, match=r"conditions\.street: .*street is used in training too"):
-        plan.check(training, {"street": {"noise": {"from": str(tmp_path / "street")}}})
+        checks.check(training, {"street": {"noise": {"from": str(tmp_path / "street")}}})
     with pytest.raises(InputError, match=r"conditions\.x\.nose: there is no such transform"):
-        plan.check({}, {"x": {"nose": {}}})
+        checks.check({}, {"x": {"nose": {}}})
     with pytest.raises(InputError, match=r"augment\.nose: there is no such transform"):
-        plan.check({"nose": {}}, {})
+        checks.check({"nose": {}}, {})

@@ -10,7 +10,7 @@ import pytest
 
 from speechft import audio
 from speechft.audio import SAMPLE_RATE
-from speechft.augment import draws, phonemes, plan, say, settings, synth
+from speechft.augment import checks, draws, phonemes, plan, say, settings, synth
 from speechft.augment.sources import Materials
 from speechft.errors import InputError
 
@@ -153,9 +153,9 @@ def test_a_command_that_fails_leaves_the_recording_and_says_why(tmp_path: Path, 
 
 
 def test_conditions_have_voices_of_their_own() -> None:
-    plan.check({"say": {}}, {"scots": {"say": {"accents": "en-gb-scotland", "foreign_share": 0}}})
+    checks.check({"say": {}}, {"scots": {"say": {"accents": "en-gb-scotland", "foreign_share": 0}}})
     with pytest.raises(InputError, match=r"conditions\.x\.say: the voice en-gb-scotland\+m1 speaks in training too"):
-        plan.check({"say": {}}, {"x": {"say": {"accents": "en-gb-scotland", "foreign_share": 0, "variants": "m1"}}})
+        checks.check({"say": {}}, {"x": {"say": {"accents": "en-gb-scotland", "foreign_share": 0, "variants": "m1"}}})
     own = {said(str(i), held_out=True)[1]["speaker"] for i in range(6)}
     theirs = {said(str(i))[1]["speaker"] for i in range(6)}
     assert not own & theirs
@@ -176,14 +176,14 @@ def test_another_language_is_said_by_its_own_voices_in_its_own_sounds() -> None:
 
 def test_a_pipeline_without_a_voice_of_its_language_is_refused() -> None:
     german = {"say": {"accents": ["de", "en-us"]}}
-    plan.check(german, {"again": german | {"say": {"accents": "de", "foreign_share": 0}}}, language="de")
-    plan.check({}, {}, language="de")  # the default chain leaves out what it cannot say
-    plan.check({}, {}, language=None)
+    checks.check(german, {"again": german | {"say": {"accents": "de", "foreign_share": 0}}}, language="de")
+    checks.check({}, {}, language="de")  # the default chain leaves out what it cannot say
+    checks.check({}, {}, language=None)
     for settings_, conditions in (({"say": {}}, {}), ({"gain": {}}, {"scots": {"say": {}}})):
         with pytest.raises(InputError, match=r"say\.accents: none speaks 'de'; name eSpeak NG's voices of it"):
-            plan.check(settings_, conditions, language="de")
+            checks.check(settings_, conditions, language="de")
         with pytest.raises(InputError, match=r"say: the rows' texts are translations, .* set model\.task"):
-            plan.check(settings_, conditions, language=None)
+            checks.check(settings_, conditions, language=None)
 
 
 def test_without_espeak_the_default_chain_is_refused_only_where_it_would_speak(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,10 +192,10 @@ def test_without_espeak_the_default_chain_is_refused_only_where_it_would_speak(m
 
     monkeypatch.setattr(synth, "espeak_names", missing)
     with pytest.raises(InputError, match=r"the default chain says rows again, but .* pip install .*; or name other"):
-        plan.check({}, {})
-    plan.check({}, {}, views=0)
-    plan.check({}, {}, language="de")
-    plan.check({"gain": {}}, {})
+        checks.check({}, {})
+    checks.check({}, {}, views=0)
+    checks.check({}, {}, language="de")
+    checks.check({"gain": {}}, {})
 
 
 @pytest.mark.parametrize(
@@ -210,4 +210,4 @@ def test_without_espeak_the_default_chain_is_refused_only_where_it_would_speak(m
 )
 def test_faults_are_named(table: dict[str, Any], why: str) -> None:
     with pytest.raises(InputError, match=why):
-        plan.check({"say": table}, {})
+        checks.check({"say": table}, {})

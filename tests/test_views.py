@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from speechft import audio, manifest
-from speechft.augment import balance, plan, views
+from speechft.augment import balance, say, views
 from speechft.errors import InputError
 from speechft.manifest import Utterance
 
@@ -83,11 +83,11 @@ def test_what_is_said_again_is_in_the_rows_language_and_never_a_translation(tmp_
     rows = [
         dataclasses.replace(row, lang=lang) for row, lang in zip(some_rows(tmp_path), ["de", "en", None], strict=False)
     ]
-    say = {"say": {"p": 1, "accents": ["de", "en-us"], "foreign_share": 0}}
-    made = make(rows, tmp_path / "out", count=1, settings=say, language="de")[3:]
+    table = {"say": {"p": 1, "accents": ["de", "en-us"], "foreign_share": 0}}
+    made = make(rows, tmp_path / "out", count=1, settings=table, language="de")[3:]
     assert [row.accent for row in made] == ["de", "en-us", "de"]
-    translated = make(rows, tmp_path / "other", count=1, settings=say, language=None)[3:]
-    assert [row.transform for row in translated] == [[{"name": "say", "skipped": plan.TRANSLATED}]] * 3
+    translated = make(rows, tmp_path / "other", count=1, settings=table, language=None)[3:]
+    assert [row.transform for row in translated] == [[{"name": "say", "skipped": say.TRANSLATED}]] * 3
 
 
 @pytest.mark.parametrize("rate", [8000, 44100])

@@ -18,10 +18,11 @@ PAUSE_S = (0.05, 0.3)  # silence before and after
 LEVEL_DB = -26.0  # of speech that no recording gives a level to (ITU-T P.56 material)
 PEAK_LIMIT = 0.99
 LONGEST_S = 30.0  # a window
+TRANSLATED = "the rows' texts are translations, which nobody spoke"
 
 
 def say(
-    text: str, settings: Voices, rng: np.random.Generator, *, held_out: bool, language: str = "en",
+    text: str, settings: Voices, rng: np.random.Generator, *, held_out: bool, language: str | None = "en",
     level_db: float = LEVEL_DB,
 ) -> tuple[np.ndarray, dict[str, Any]]:  # fmt: skip
     """Speak a text in a voice drawn from the settings.
@@ -31,8 +32,8 @@ def say(
         settings: accents, timbres, rates and pitches to draw from, or another command.
         rng: where the draws come from.
         held_out: whether to use the timbres that training never does.
-        language: of the text. Only English is said in foreign sounds, or with sounds replaced; any other language needs
-            voices of its own among `accents`.
+        language: of the text, None if it is a translation. Only English is said in foreign sounds, or with sounds
+            replaced; any other language needs voices of its own among `accents`.
         level_db: of the active speech, re full scale.
 
     Returns:
@@ -40,8 +41,11 @@ def say(
         language where it is foreign), `rate`, `pitch`, and with replaced sounds `phonemes`, `replaced`, `of`.
 
     Raises:
-        InputError: nothing can be said (no text, no voice of the language, the command failed or timed out, over 30 s).
+        InputError: nothing can be said (no text or a translation, no voice of the language, the command failed or
+            timed out, over 30 s).
     """
+    if language is None:
+        raise InputError(TRANSLATED)
     if not text.strip():
         raise InputError("there is no text to say")
     voice, accent = draw_voice(settings, rng, held_out=held_out, language=language)
