@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from speechft import audio, files, spoken
+from speechft.augment import settings as transforms
 from speechft.errors import InputError
 from speechft.ingest import readers
 from speechft.ingest.stage import DEV_SHARE
@@ -23,7 +25,11 @@ TOKENS_A_SECOND = 4.0
 FILL = 0.9  # of a packed window holds clips and gaps
 PROMPT_TRIALS = 4  # shares of the term list, see adapt/prompt.py
 SPOKEN_S = 3.5  # a sentence of `synth`
-TRANSFORM_RATE = 0.006  # seconds of work a second of audio
+# Seconds of 2 cores' work a second of audio (docs/benchmarks/augment_speed.md): reading, writing and what is fast, and
+# a pass of WORLD, which serves all of `WORLD`.
+TRANSFORM_RATE = 0.006
+WORLD_RATE = 0.04
+WORLD = ("pitch", "formants", "contour", "rhythm")
 FLOAT32_SLOWER = 2.5  # what runs the model, on a processor without bf16 (docs/log.md, 2026-11-25)
 
 
@@ -69,7 +75,8 @@ def describe(run: Run) -> str:
         train_s += settings.epochs * learned * 3 * window_s
     forward = sum(operations.decoder_forward(shape, windows=1, tokens=30, labels=30))
     row_s = max(LEAST_ROW_S, forward / GENERATING_GFLOPS / 1e9)
-    trials = 1 + min(settings.epochs, 8) + len(settings.alphas) - (1.0 in settings.alphas)
+    known = 1.0 in settings.alphas and settings.strategy != "lora"  # the best epoch's rates are alpha 1's
+    trials = 1 + min(settings.epochs, 8) + len(settings.alphas) - known
     if settings.strategy == "prompt":
         trials = PROMPT_TRIALS
     trained_gb = shape.parameters * 4e-9
@@ -79,7 +86,7 @@ def describe(run: Run) -> str:
     slower, machine = _machine()
     rows = [
         ("ingest", f"{everything:,} rows, {seconds / 60:.0f} min of audio", 0.002 * everything, 0.0),
-        ("augment", views, made_s * TRANSFORM_RATE, made_s * 2e-5),
+        ("augment", views, _making_s(run, roles), made_s * 2e-5),
         ("encode", f"about {encoded:,.0f} windows", slower * encoded * window_s, kept_gb),
         ("finetune", f"{settings.strategy}, {settings.epochs} epochs", slower * (train_s + trials * checked * row_s), trained_gb),
         ("transcribe", f"{reported:,} rows, before and after", slower * 2 * reported * row_s, 0.0),
@@ -98,6 +105,20 @@ def describe(run: Run) -> str:
     memory_gb = 1.2 + 2 * weights + 3 * trained * weights + 0.1 * shape.d_model / 192
     lines.append(f"memory: about {memory_gb:.1f} GB; results in {run.dir}")
     return "\n".join(lines)
+
+
+def _making_s(run: Run, roles: Mapping[str, Load]) -> float:
+    """Seconds that views and conditions take to make."""
+    settings = run.pipeline.augment
+    views = settings.views * roles["train"].seconds * _rate(transforms.check(settings.transforms or transforms.DEFAULT))
+    checked = [transforms.check_condition(tables, name=name) for name, tables in run.pipeline.conditions.items()]
+    return views + sum(roles["test"].seconds * _rate(tables) for tables in checked)
+
+
+def _rate(tables: transforms.Transforms) -> float:
+    """Seconds that a second of audio takes; most of it where WORLD takes the voice apart, once for all of its changes."""
+    apart = [table.p for name in WORLD if (table := getattr(tables, name))]
+    return TRANSFORM_RATE + WORLD_RATE * (1 - math.prod(1 - p for p in apart))
 
 
 def _machine() -> tuple[float, str]:
