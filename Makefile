@@ -16,7 +16,7 @@ STAGES   := ingest augment encode finetune transcribe score report
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo "stages:       $(STAGES) (with PIPELINE=..., as for run)"
+	@echo "stages:       synth $(STAGES) (with PIPELINE=..., as for run)"
 
 demo: $(READY) ## adapt the shipped base to the shipped clinical speech, and report
 	@$(BIN)/python scripts/run.py --pipeline pipelines/demo.toml --runs $(RUNS) $(SETTINGS)

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from speechft import audio, files, spoken
+from speechft.adapt import strategies
+from speechft.adapt.steps import evaluated_every
 from speechft.augment import settings as transforms
 from speechft.errors import InputError
 from speechft.ingest import readers
@@ -76,7 +78,8 @@ def describe(run: Run) -> str:
     forward = sum(operations.decoder_forward(shape, windows=1, tokens=30, labels=30))
     row_s = max(LEAST_ROW_S, forward / GENERATING_GFLOPS / 1e9)
     known = 1.0 in settings.alphas and settings.strategy != "lora"  # the best epoch's rates are alpha 1's
-    trials = 1 + min(settings.epochs, 8) + len(settings.alphas) - known
+    evaluations = math.ceil(settings.epochs / evaluated_every(settings.epochs, settings.thaw))
+    trials = 1 + evaluations + len(settings.alphas) - known
     if settings.strategy == "prompt":
         trials = PROMPT_TRIALS
     trained_gb = shape.parameters * 4e-9
@@ -88,7 +91,7 @@ def describe(run: Run) -> str:
         ("ingest", f"{everything:,} rows, {seconds / 60:.0f} min of audio", 0.002 * everything, 0.0),
         ("augment", views, _making_s(run, roles), made_s * 2e-5),
         ("encode", f"about {encoded:,.0f} windows", slower * encoded * window_s, kept_gb),
-        ("finetune", f"{settings.strategy}, {settings.epochs} epochs", slower * (train_s + trials * checked * row_s), trained_gb),
+        ("finetune", _training(run, shape, train.rows), slower * (train_s + trials * checked * row_s), trained_gb),
         ("transcribe", f"{reported:,} rows, before and after", slower * 2 * reported * row_s, 0.0),
         ("score", f"{pipeline.score.resamples:,} resamples", 1.0, 0.0),
         ("report", "report.html, .md, .json", 1.0, 0.0),
@@ -105,6 +108,19 @@ def describe(run: Run) -> str:
     memory_gb = 1.2 + 2 * weights + 3 * trained * weights + 0.1 * shape.d_model / 192
     lines.append(f"memory: about {memory_gb:.1f} GB; results in {run.dir}")
     return "\n".join(lines)
+
+
+def _training(run: Run, shape: Shape, rows: int) -> str:
+    """The strategy, with its epochs and steps; a step is full once its last window is in, so there may be fewer."""
+    settings = run.pipeline.finetune
+    if settings.strategy == "prompt":
+        return "prompt, no training"
+    if settings.strategy == "scratch":  # its steps hold seconds, not clips
+        return f"scratch, {settings.epochs} epochs"
+    clips = settings.batch_clips or strategies.size_defaults(shape.d_model, settings.strategy).batch_clips
+    replayed = round(clips * settings.replay_share) if run.pipeline.data.general else 0
+    steps = settings.epochs * math.ceil(rows / max(1, clips - replayed))
+    return f"{settings.strategy}, {settings.epochs} epochs, about {steps:,} steps"
 
 
 def _making_s(run: Run, roles: Mapping[str, Load]) -> float:

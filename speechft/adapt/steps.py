@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from speechft.whisper import tokens
 
+EVALUATIONS = 8  # at least, where there are as many epochs
 WARMUP_SHARE = 0.1
 FINAL_RATE_SHARE = 0.1
 MAX_PREVIOUS = 64  # tokens of earlier text in the share of windows that get any
@@ -76,6 +77,11 @@ def epoch_steps(items: Sequence[Item], recipe: Recipe, *, epoch: int) -> list[li
             clips += len(chunk[-1].segments)
         steps.append(chunk)
     return steps
+
+
+def evaluated_every(epochs: int, thaw: str) -> int:
+    """Epochs between two evaluations; every one counts where they decide what thaws."""
+    return 1 if thaw == "stall" else max(1, epochs // EVALUATIONS)
 
 
 def _chunks(items: list[Item], clips: int) -> Iterator[list[Item]]:

@@ -24,7 +24,7 @@ from torch import nn
 from speechft import files
 from speechft.adapt import masks, objective, passes, retain, strategies
 from speechft.adapt.standing import Standing
-from speechft.adapt.steps import Item, Recipe, epoch_steps, make_examples, rate_at
+from speechft.adapt.steps import Item, Recipe, epoch_steps, evaluated_every, make_examples, rate_at
 from speechft.adapt.stopping import StopSignal
 from speechft.adapt.team import Team
 from speechft.errors import InputError, Stopped
@@ -84,7 +84,7 @@ def train(
         loop.save()
     pool = [segment.tokens for item in items if not item.replay for segment in item.segments if segment.tokens]
     total = sum(len(epoch_steps(items, recipe, epoch=e)) for e in range(recipe.epochs))
-    every = 1 if recipe.thaw == "stall" else max(1, recipe.epochs // 8)
+    every = evaluated_every(recipe.epochs, recipe.thaw)
     with loop.stopping:
         while state.epoch < recipe.epochs and state.bad_evaluations < recipe.patience:
             loop.thaw()
