@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from speechft import audio, files, spoken
-from speechft.adapt import strategies
-from speechft.adapt.steps import evaluated_every
 from speechft.augment import settings as transforms
 from speechft.errors import InputError
 from speechft.ingest import readers
@@ -78,8 +76,7 @@ def describe(run: Run) -> str:
     forward = sum(operations.decoder_forward(shape, windows=1, tokens=30, labels=30))
     row_s = max(LEAST_ROW_S, forward / GENERATING_GFLOPS / 1e9)
     known = 1.0 in settings.alphas and settings.strategy != "lora"  # the best epoch's rates are alpha 1's
-    evaluations = math.ceil(settings.epochs / evaluated_every(settings.epochs, settings.thaw))
-    trials = 1 + evaluations + len(settings.alphas) - known
+    trials = 1 + _evaluations(run) + len(settings.alphas) - known
     if settings.strategy == "prompt":
         trials = PROMPT_TRIALS
     trained_gb = shape.parameters * 4e-9
@@ -110,6 +107,14 @@ def describe(run: Run) -> str:
     return "\n".join(lines)
 
 
+def _evaluations(run: Run) -> int:
+    """How often training measures dev WER."""
+    from speechft.adapt.steps import evaluated_every  # with torch, which nothing else here needs
+
+    settings = run.pipeline.finetune
+    return math.ceil(settings.epochs / evaluated_every(settings.epochs, settings.thaw))
+
+
 def _training(run: Run, shape: Shape, rows: int) -> str:
     """The strategy, with its epochs and steps; a step is full once its last window is in, so there may be fewer."""
     settings = run.pipeline.finetune
@@ -117,6 +122,8 @@ def _training(run: Run, shape: Shape, rows: int) -> str:
         return "prompt, no training"
     if settings.strategy == "scratch":  # its steps hold seconds, not clips
         return f"scratch, {settings.epochs} epochs"
+    from speechft.adapt import strategies
+
     clips = settings.batch_clips or strategies.size_defaults(shape.d_model, settings.strategy).batch_clips
     replayed = round(clips * settings.replay_share) if run.pipeline.data.general else 0
     steps = settings.epochs * math.ceil(rows / max(1, clips - replayed))
