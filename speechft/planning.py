@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from speechft import audio, files, spoken
+from speechft.adapt import strategies
 from speechft.augment import settings as transforms
 from speechft.errors import InputError
 from speechft.ingest import readers
@@ -122,8 +123,6 @@ def _training(run: Run, shape: Shape, rows: int) -> str:
         return "prompt, no training"
     if settings.strategy == "scratch":  # its steps hold seconds, not clips
         return f"scratch, {settings.epochs} epochs"
-    from speechft.adapt import strategies
-
     clips = settings.batch_clips or strategies.size_defaults(shape.d_model, settings.strategy).batch_clips
     replayed = round(clips * settings.replay_share) if run.pipeline.data.general else 0
     steps = settings.epochs * math.ceil(rows / max(1, clips - replayed))
