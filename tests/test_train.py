@@ -448,3 +448,13 @@ def test_nothing_left_behind_in_half_a_save(small: load.Whisper, tmp_path: Path)
     }
     assert needed | {"processor_config.json", "preprocessor_config.json"} <= kept
     shutil.rmtree(tmp_path / "model")
+
+
+def test_fewer_windows_go_at_once_the_wider_the_model_and_the_values() -> None:
+    def at_once(width: int, precision: torch.dtype) -> int:
+        device = load.Device(name="cpu", precision=precision, reason="a test")
+        return passes.windows_at_once(device, width, from_states=True)
+
+    assert at_once(384, torch.bfloat16) == 2 * at_once(384, torch.float32) == 10
+    assert at_once(1280, torch.float32) == 1
+    assert at_once(10_000, torch.float32) == 1

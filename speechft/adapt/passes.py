@@ -28,12 +28,12 @@ def windows_at_once(device: Device, d_model: int, *, from_states: bool) -> int:
     """The most windows that go through the model at once.
 
     On CPU fewer the wider it is: narrow decoders need many to keep the products busy (in fours, tiny's step takes 1.36
-    times as long: docs/benchmarks/step.md), wide ones gain nothing and pay in memory. An encoder that trains keeps 1500
-    positions of every layer for each window.
+    times as long: docs/benchmarks/step.md), wide ones gain nothing and pay in memory, and in float32 twice as much. An
+    encoder that trains keeps 1500 positions of every layer for each window.
     """
     if device.name != "cpu":
         return sys.maxsize
-    return max(1, 4096 // d_model) if from_states else 4
+    return max(1, 8192 // (d_model * device.precision.itemsize)) if from_states else 4
 
 
 def by_length(lengths: Sequence[int], *, at_most: int, extra: int) -> list[list[int]]:

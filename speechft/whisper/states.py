@@ -8,10 +8,12 @@ encoder's weights, the audio, the transforms, the packing and the precision, so 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -154,7 +156,14 @@ def _threads(device: Device) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
+        _give_back_memory()
         torch.set_num_threads(threads)  # what a thread sets holds for threads to come
+
+
+def _give_back_memory() -> None:
+    """Hand what threads freed back to the system: glibc keeps it for each thread, a tenth of a GB for two of tiny."""
+    if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):  # musl has none
+        trim(0)
 
 
 def _write_shard(
