@@ -9,6 +9,7 @@ those of the stages, on the machine that ran them; one seed alone on 2 cores sho
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,17 +60,19 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="settings")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    columns = {}
+    columns, devices = {}, set[str]()
     for seed in options.seeds:
         run = "demo" if seed == 1 and not options.settings else f"demo-bar-{seed}"
         settings = [*options.settings, f"finetune.seed={seed}", f"augment.seed={seed}", f"synth.seed={seed}"]
         command = [sys.executable, "scripts/run.py", "--pipeline", options.pipeline, "--run", run]
         subprocess.run(command + [part for s in settings for part in ("--set", s)], check=True)
+        devices.add(files.read_json(Path("runs") / run / "finetune" / "stage.json")["device"])
         columns[seed] = bar(files.read_json(Path("runs") / run / "report.json"))
     lines = [
         "# The demo against its bar",
         "",
-        "`python benchmarks/demo_bar.py`, 2 cores. Rates are fractions; in brackets, 95 % intervals.",
+        f"`python benchmarks/demo_bar.py`, {os.cpu_count()} cores, {'; '.join(sorted(devices))}. Rates are fractions; in "
+        "brackets, 95 % intervals. Word error before differs by a point or two between processors, as bf16 products do.",
         "",
         "| | " + " | ".join(f"seed {seed}" for seed in columns) + " |",
         "| :-- |" + " :-- |" * len(columns),
