@@ -71,8 +71,9 @@ def main() -> int:
     lines = [
         "# The demo against its bar",
         "",
-        f"`python benchmarks/demo_bar.py`, {os.cpu_count()} cores, {'; '.join(sorted(devices))}. Rates are fractions; in "
-        "brackets, 95 % intervals. Word error before differs by a point or two between processors, as bf16 products do.",
+        f"`python benchmarks/demo_bar.py`, {os.cpu_count()} cores, {'; '.join(sorted(devices))}. Rates are "
+        "fractions; in brackets, 95 % intervals. The base's rate differs by a point or two between processors, as bf16 "
+        "products do.",
         "",
         "| | " + " | ".join(f"seed {seed}" for seed in columns) + " |",
         "| :-- |" + " :-- |" * len(columns),
