@@ -17,9 +17,11 @@ from speechft.run import Run
 from speechft.whisper import operations
 from speechft.whisper.operations import Shape
 
-# Measured on 2 cores with bf16 (docs/benchmarks/speed.md, and the demo's stages for `nano`), 10^9 operations a second.
-ENCODER_GFLOPS = 180.0
-DECODER_GFLOPS = 150.0
+# Measured on 2 cores with bf16, 10^9 operations a second: up to `nano`'s width by the demo's stages, beyond it by those
+# of tiny to small (docs/benchmarks/speed.json, encode_s_per_view and epoch_s).
+NARROW = 256
+ENCODER_GFLOPS, NARROW_ENCODER_GFLOPS = 340.0, 180.0
+DECODER_GFLOPS, NARROW_DECODER_GFLOPS = 300.0, 150.0
 GENERATING_GFLOPS = 60.0
 LEAST_ROW_S = 0.02  # to generate one, however small the model
 TOKENS_A_SECOND = 4.0
@@ -64,12 +66,14 @@ def describe(run: Run) -> str:
     checked = roles["dev"].rows + roles["general_dev"].rows
     reported = roles["test"].rows * (1 + len(pipeline.conditions)) + roles["general_test"].rows
     encoded = checked + reported + (kept if run.learns_from == "states" else 0.0)
-    window_s = operations.encoder(shape) / ENCODER_GFLOPS / 1e9
+    narrow = shape.d_model <= NARROW
+    window_s = operations.encoder(shape) / (NARROW_ENCODER_GFLOPS if narrow else ENCODER_GFLOPS) / 1e9
     kept_gb = encoded * operations.POSITIONS * shape.d_model * 2 / 1e9
     learned = domain / max(0.05, 1 - settings.replay_share if replay.rows else 1.0)  # windows of an epoch
     labels = TOKENS_A_SECOND * train.seconds * learned / max(domain, 1e-9)
     step = operations.decoder_training(shape, windows=learned, tokens=1.3 * labels, labels=labels)
-    train_s = settings.epochs * step * (1 + settings.distil * settings.replay_share / 3) / DECODER_GFLOPS / 1e9
+    train_s = settings.epochs * step * (1 + settings.distil * settings.replay_share / 3)
+    train_s /= 1e9 * (NARROW_DECODER_GFLOPS if narrow else DECODER_GFLOPS)
     if settings.strategy == "prompt":
         train_s = 0.0
     elif run.learns_from != "states":
