@@ -4,8 +4,8 @@
     python benchmarks/augment_ablation.py demo --table     # only write the page from what is there
 
 an4 wants data/an4 (see the README), fsdd the Free Spoken Digit Dataset
-(https://github.com/Jakobovski/free-spoken-digit-dataset) as data/fsdd with a manifest.jsonl: a row a recording, `speaker`,
-`accent` ("USA/..." trains, all others are tested) and `split`, `train` or `test`.
+(https://github.com/Jakobovski/free-spoken-digit-dataset) as data/fsdd with a manifest.jsonl: a row a recording, with
+`speaker`, `accent` ("USA/..." trains, all others are tested) and `split`, `train` or `test`.
 
 Resumable: every run is a pipeline under runs/ablation/<corpus>/ with a result.json once it is done; one runs on each
 core. Test rows and their fixed conditions (babble, telephone, room, accents, from voices and rooms that training never
