@@ -55,6 +55,14 @@ def test_a_text_is_said_the_same_way_whatever_was_said_before() -> None:
         assert facts["speaker"].startswith("espeak-")
 
 
+@pytest.mark.parametrize("variant", ["m1", "klatt3", "Reed", "caleb"])  # the last two draw noise from the C library
+def test_every_kind_of_timbre_repeats(variant: str) -> None:
+    voice = synth.Voice(name="en-us", variant=variant)
+    first = synth.speak(TEXT, voice)
+    synth.speak("something else", voice)
+    np.testing.assert_array_equal(first, synth.speak(TEXT, voice))
+
+
 def test_level_and_length_fit_a_window() -> None:
     samples, _ = said(level_db=-30.0)
     assert audio.active_level_db(samples) == pytest.approx(-30, abs=0.5)

@@ -9,6 +9,7 @@ import _ctypes
 import ctypes
 import functools
 import io
+import os
 import shlex
 import shutil
 import subprocess
@@ -25,7 +26,7 @@ from speechft.errors import InputError
 ESPEAK_SYNCHRONOUS = 2  # AUDIO_OUTPUT_SYNCHRONOUS of speak_lib.h: synthesis runs in the calling thread
 ESPEAK_UTF8 = 1  # espeakCHARS_UTF8
 ESPEAK_PHONEMES = 0x100  # espeakPHONEMES: what stands in [[ ]] is phoneme names
-ESPEAK_SEED = 1  # of its breath noise
+ESPEAK_SEED = 1  # of its breath noise; that of its Klatt voices (Reed, caleb) comes from the C library's rand()
 ESPEAK_RATE, ESPEAK_PITCH, ESPEAK_RANGE, ESPEAK_WORDGAP = 1, 3, 4, 7  # espeak_PARAMETER
 COMMAND_TIMEOUT_S = 60.0
 MARKS = "',%=|:;-!"  # of stress, length and pauses
@@ -90,6 +91,7 @@ class _Espeak:
         self._library.espeak_SetSynthCallback(self._callback)
         self._library.espeak_TextToPhonemes.restype = ctypes.c_char_p
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(ESPEAK_SEED))
+        (ctypes.CDLL(None) if os.name == "posix" else ctypes.cdll.msvcrt).srand(ESPEAK_SEED)  # type: ignore[attr-defined]
         self._voice = ""
 
     def close(self) -> None:
