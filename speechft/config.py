@@ -57,13 +57,15 @@ class Synth(_Table):
     """Training rows by synthetic voices, of sentences and of the terms of `data.terms` in templates.
 
     `voices` is handed on to `augment.settings.Voices`. Where nothing recorded is named, dev and test rows are spoken
-    too, by other voices in other sentences. `replay` is general text, spoken for replay: it belongs to general speech.
+    too, by other voices in other sentences. Each term gets `per_term` sentences, by default more of them the shorter
+    the list (`augment.script.default_per_term`). `replay` is general text, spoken for replay: it belongs to general
+    speech.
     """
 
     sentences: Manifests = ()
     replay: Manifests = ()
     templates: Path | None = None
-    per_term: Annotated[int, pydantic.Field(ge=0, le=1000)] = 20
+    per_term: Annotated[int, pydantic.Field(ge=0, le=1000)] | None = None
     max_failed_share: Share = 0.05
     voices: dict[str, Any] = {}
     seed: int = 1

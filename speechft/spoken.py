@@ -38,7 +38,7 @@ def script_of(run: Run) -> dict[str, list[Line]]:
     from speechft.augment import script
     from speechft.score.terms import read_terms
 
-    terms = read_terms(terms_path) if terms_path and settings.per_term else []
+    terms = read_terms(terms_path) if terms_path and settings.per_term != 0 else []
     sentences = [line for path in settings.sentences for line in script.read_sentences(path)]
     language = language_of(run)
     if terms and not settings.templates and language_code(language) != "en":
@@ -48,7 +48,8 @@ def script_of(run: Run) -> dict[str, list[Line]]:
         )
     carriers = script.read_carriers(settings.templates, terms)
     written = [role for role in roles(run) if role != "general_train"]
-    lines = script.write(terms, carriers, sentences, per_term=settings.per_term, roles=written, seed=settings.seed)
+    per_term = script.default_per_term(len(terms)) if settings.per_term is None else settings.per_term
+    lines = script.write(terms, carriers, sentences, per_term=per_term, roles=written, seed=settings.seed)
     if settings.replay:
         lines["general_train"] = [line for path in settings.replay for line in script.read_sentences(path)]
     return lines

@@ -48,6 +48,11 @@ def test_every_term_is_said_in_sentences_that_no_other_role_has() -> None:
     assert write(seed=2) != lines
 
 
+@pytest.mark.parametrize(("terms", "each"), [(1, 480), (8, 60), (40, 12), (120, 12)])
+def test_a_short_list_gets_more_sentences_of_each_term(terms: int, each: int) -> None:
+    assert script.default_per_term(terms) == each
+
+
 def test_a_term_is_written_one_way_and_said_another() -> None:
     line = next(line for line in write()["train"] if line.term == "xqz-12")
     assert "xqz-12" in line.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ CHECKED_TERMS = {
     "dev": 60,
     "test": 120,
 }  # sentences of the synthetic check sets, at most; a short list repeats its terms
+PER_TERM, FEWEST_LINES = 12, 480  # by trial (docs/log.md, 2026-11-26): with 96 lines eight terms are hardly learned
 FEWEST_CARRIERS = 6  # for three roles that share none
 
 
@@ -88,6 +90,11 @@ def write(
                     )
                 )
     return lines
+
+
+def default_per_term(terms: int) -> int:
+    """Training sentences of each term of a list: twelve, and more where the whole list would have fewer than 480."""
+    return max(PER_TERM, math.ceil(FEWEST_LINES / max(1, terms)))
 
 
 def _share_out(carriers: Sequence[Carrier], roles: Sequence[str], seed: int) -> dict[str, list[Carrier]]:
