@@ -1,7 +1,6 @@
 """Do the defaults work? The demo adapted by each strategy with its default learning rate and clips a step.
 
     python benchmarks/strategies.py
-    python benchmarks/strategies.py --strategy full
     python benchmarks/strategies.py --table         # only write the page from what is there
 
 One run under runs/strategies/ is adapted again and again, so that states are kept once. Resumable: a strategy that is
@@ -101,9 +100,8 @@ def main() -> int:
     """Adapt by each strategy that has no result yet; the page after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--table", action="store_true", help="only write the page")
-    parser.add_argument("--strategy", nargs="+", choices=STRATEGIES, default=STRATEGIES, help="only these")
     options = parser.parse_args()
-    for strategy in () if options.table else options.strategy:
+    for strategy in () if options.table else STRATEGIES:
         path = ROOT / "results" / f"{strategy}.json"
         if not path.exists():
             files.write_json(path, adapt(strategy))

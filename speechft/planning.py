@@ -93,7 +93,7 @@ def describe(run: Run) -> str:
         ("ingest", f"{everything:,} rows, {seconds / 60:.0f} min of audio", 0.002 * everything, 0.0),
         ("augment", views, _making_s(run, roles), made_s * 2e-5),
         ("encode", f"about {encoded:,.0f} windows", slower * encoded * window_s, kept_gb),
-        ("finetune", _training(run, shape, train.rows), slower * (train_s + trials * checked * row_s), trained_gb),
+        ("finetune", _training(run, shape, train, replay), slower * (train_s + trials * checked * row_s), trained_gb),
         ("transcribe", f"{reported:,} rows, before and after", slower * 2 * reported * row_s, 0.0),
         ("score", f"{pipeline.score.resamples:,} resamples", 1.0, 0.0),
         ("report", "report.html, .md, .json", 1.0, 0.0),
@@ -120,7 +120,7 @@ def _evaluations(run: Run) -> int:
     return math.ceil(settings.epochs / evaluated_every(settings.epochs, settings.thaw))
 
 
-def _training(run: Run, shape: Shape, rows: int) -> str:
+def _training(run: Run, shape: Shape, train: Load, replay: Load) -> str:
     """The strategy, with its epochs and steps; a step is full once its last window is in, so there may be fewer."""
     settings = run.pipeline.finetune
     if settings.strategy == "prompt":
@@ -128,8 +128,8 @@ def _training(run: Run, shape: Shape, rows: int) -> str:
     if settings.strategy == "scratch":  # its steps hold seconds, not clips
         return f"scratch, {settings.epochs} epochs"
     clips = settings.batch_clips or strategies.size_defaults(shape.d_model, settings.strategy).batch_clips
-    replayed = round(clips * settings.replay_share) if run.pipeline.data.general else 0
-    steps = settings.epochs * math.ceil(rows / max(1, clips - replayed))
+    replayed = round(clips * settings.replay_share) if replay.rows else 0
+    steps = settings.epochs * math.ceil(train.rows / max(1, clips - replayed))
     return f"{settings.strategy}, {settings.epochs} epochs, about {steps:,} steps"
 
 
