@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from speechft import audio, files, spoken
 from speechft.adapt import strategies
-from speechft.augment import settings as transforms
 from speechft.errors import InputError
 from speechft.ingest import readers
 from speechft.ingest.stage import DEV_SHARE
@@ -28,11 +27,8 @@ TOKENS_A_SECOND = 4.0
 FILL = 0.9  # of a packed window holds clips and gaps
 PROMPT_TRIALS = 4  # shares of the term list, see adapt/prompt.py
 SPOKEN_S = 3.5  # a sentence of `synth`
-# Seconds of 2 cores' work a second of audio (docs/benchmarks/augment_speed.md): reading, writing and what is fast, and
-# a pass of WORLD, which serves all of `WORLD`.
-TRANSFORM_RATE = 0.006
-WORLD_RATE = 0.04
-WORLD = ("pitch", "formants", "contour", "rhythm")
+# Seconds of 2 cores' work a second of audio in a view, reading and writing included (docs/benchmarks/augment_speed.md).
+VIEW_RATE = 0.006
 FLOAT32_SLOWER = 2.5  # what runs the model, on a processor without bf16 (docs/log.md, 2026-11-25)
 
 
@@ -136,15 +132,7 @@ def _training(run: Run, shape: Shape, train: Load, replay: Load) -> str:
 def _making_s(run: Run, roles: Mapping[str, Load]) -> float:
     """Seconds that views and conditions take to make."""
     settings = run.pipeline.augment
-    views = settings.views * roles["train"].seconds * _rate(transforms.check(settings.transforms or transforms.DEFAULT))
-    checked = [transforms.check_condition(tables, name=name) for name, tables in run.pipeline.conditions.items()]
-    return views + sum(roles["test"].seconds * _rate(tables) for tables in checked)
-
-
-def _rate(tables: transforms.Transforms) -> float:
-    """Seconds that a second of audio takes; most of it where WORLD takes the voice apart, once for all of its changes."""
-    apart = [table.p for name in WORLD if (table := getattr(tables, name))]
-    return TRANSFORM_RATE + WORLD_RATE * (1 - math.prod(1 - p for p in apart))
+    return VIEW_RATE * (settings.views * roles["train"].seconds + len(run.pipeline.conditions) * roles["test"].seconds)
 
 
 def _machine() -> tuple[float, str]:

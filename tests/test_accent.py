@@ -70,11 +70,11 @@ def test_tempo_keeps_pitch_and_formants(tempo: float) -> None:
 
 
 @pytest.mark.parametrize("tempo", [0.8, 1.25])
-@pytest.mark.parametrize("by_world", [False, True])
-def test_tempo_moves_events_in_proportion(tempo: float, by_world: bool) -> None:
+@pytest.mark.parametrize("in_periods", [False, True])
+def test_tempo_moves_events_in_proportion(tempo: float, in_periods: bool) -> None:
     before = np.zeros(2 * RATE, np.float32)
     before[RATE : RATE + RATE // 4] = voice(duration_s=0.25)
-    spoken = accent.warp(before, tempo=tempo) if by_world else accent.shift_tempo(before, tempo=tempo)
+    spoken = accent.warp(before, tempo=tempo) if in_periods else accent.shift_tempo(before, tempo=tempo)
     loud = np.flatnonzero(np.abs(spoken) > 0.03) / RATE
     assert loud[0] == pytest.approx(1.0 / tempo, abs=0.03)
     assert loud[-1] == pytest.approx(1.25 / tempo, abs=0.03)

@@ -92,17 +92,6 @@ def test_heavier_work_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert minutes(large, "all") > 50 * minutes(usual, "all")
 
 
-def test_views_whose_voices_are_taken_apart_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """WORLD takes most of a view's time, and one pass of it serves every change."""
-    plans = [
-        planning.describe(run_of(monkeypatch, "demo", "augment.views=50", *more))
-        for more in ((), ("augment.pitch.p=0.5",), ("augment.pitch.p=1.0", "augment.formants.p=1.0"))
-    ]
-    none, half, always = (minutes(plan, "augment") for plan in plans)
-    assert none < half < always
-    assert always == pytest.approx(none * (1 + planning.WORLD_RATE / planning.TRANSFORM_RATE), rel=0.1)
-
-
 def test_the_plan_says_what_machine_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
     plans = {}
     for name, precision in (("cpu", torch.bfloat16), ("cpu", torch.float32), ("cuda", torch.bfloat16)):

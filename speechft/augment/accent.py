@@ -11,13 +11,12 @@ import numpy as np
 import soxr
 
 from speechft.audio import SAMPLE_RATE
+from speechft.augment import psola
 
 FRAME_S = 0.025  # of WSOLA
 HOP_S = 0.0125
 SEARCH_S = 0.008  # each way: one period of a 62 Hz voice
-PERIOD_MS = 5.0  # WORLD's frame period
-F0_DECIMATION = 4  # of WORLD's pitch search: 4 kHz is enough for pitch below 800 Hz and four times as fast
-SHORTEST_S = 0.05  # WORLD needs a few pitch periods; shorter clips are returned as they are
+SHORTEST_S = 0.05  # a pitch search needs a few pitch periods; shorter clips are returned as they are
 SYLLABLES_A_SECOND = 4.0  # how fast local tempo swings, about once every two syllables
 PEAK_LIMIT = 0.99
 
@@ -91,9 +90,10 @@ def warp(
     rhythm_depth: float = 0.0,
     rng: np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Take a voice apart with WORLD (Morise et al. 2016) and say the same with other parameters.
+    """Say the same with another pitch, pace or vocal tract, period by period (see `psola`).
 
-    One analysis serves all changes. Clips under 0.05 s are only brought to length.
+    Formants are moved by playing faster or slower, after which pitch and pace are put right, as Praat's "Change gender"
+    does (Boersma 2001). One pass serves all changes. Clips under 0.05 s are only brought to length.
 
     Args:
         samples: float32, shape (samples,).
@@ -111,30 +111,19 @@ def warp(
     count = round(len(samples) / tempo)
     if len(samples) < round(SHORTEST_S * SAMPLE_RATE) or not samples.any():
         return _fit(samples, count)
-    import pyworld
-
-    signal = samples.astype(np.float64)
-    rough, times = pyworld.dio(signal, SAMPLE_RATE, frame_period=PERIOD_MS, speed=F0_DECIMATION)
-    f0 = pyworld.stonemask(signal, rough, times, SAMPLE_RATE)
-    envelope = pyworld.cheaptrick(signal, f0, times, SAMPLE_RATE)
-    # Breathiness changes slowly and its analysis is the slowest: every other frame serves two.
-    sparse = pyworld.d4c(signal, np.ascontiguousarray(f0[::2]), np.ascontiguousarray(times[::2]), SAMPLE_RATE)
-    aperiodicity = np.repeat(sparse, 2, axis=0)[: len(f0)]
-    if formants != 1.0:
-        envelope, aperiodicity = _stretch_bins(envelope, formants), _stretch_bins(aperiodicity, formants)
+    played = samples if formants == 1.0 else soxr.resample(samples, SAMPLE_RATE * formants, SAMPLE_RATE, quality="HQ")
+    f0 = psola.find_pitch(played)
+    wanted = f0 / formants * 2.0 ** (pitch_semitones / 12.0)
     if contour != 1.0:
-        f0 = _scale_contour(f0, contour)
-    f0 = f0 * 2.0 ** (pitch_semitones / 12.0)
+        wanted = _scale_contour(wanted, contour)
+    places = np.array([0.0, len(played)])
     if rhythm_depth:
         if rng is None:
             raise ValueError("rhythm_depth needs rng, from which its swings are drawn")
-        order = _swing(len(f0), rhythm_depth, rng)
-        f0, envelope, aperiodicity = f0[order], envelope[order], aperiodicity[order]
-    spoken = pyworld.synthesize(
-        f0, np.ascontiguousarray(envelope), np.ascontiguousarray(aperiodicity), SAMPLE_RATE, PERIOD_MS / tempo
-    )
-    spoken = _fit(spoken.astype(np.float32), count)
-    level, spoken_level = (float(np.sqrt(np.mean(np.square(s, dtype=np.float64)))) for s in (samples, spoken))
+        places = _swing(len(samples), rhythm_depth, rng) * len(played)
+    longer = np.divide(f0, wanted, out=np.ones_like(f0), where=f0 > 0)
+    spoken = psola.speak(played, f0=f0, stretched=longer, places=places, count=count)
+    level, spoken_level = (math.sqrt(float(np.dot(s, s)) / len(s)) for s in (samples, spoken))
     return _limited(spoken * np.float32(level / spoken_level)) if spoken_level > 0 else spoken
 
 
@@ -158,15 +147,6 @@ def swing_rhythm(samples: np.ndarray, *, depth: float, rng: np.random.Generator)
     return warp(samples, rhythm_depth=depth, rng=rng)
 
 
-def _stretch_bins(spectra: np.ndarray, factor: float) -> np.ndarray:
-    """Move what stood at frequency f to f x factor; the top is held where the recording has nothing."""
-    bins = spectra.shape[1]
-    source = np.minimum(np.arange(bins) / factor, bins - 1)
-    below = np.minimum(source.astype(int), bins - 2)
-    share = source - below
-    return spectra[:, below] * (1 - share) + spectra[:, below + 1] * share
-
-
 def _scale_contour(f0: np.ndarray, factor: float) -> np.ndarray:
     voiced = f0 > 0
     if not voiced.any():
@@ -177,15 +157,13 @@ def _scale_contour(f0: np.ndarray, factor: float) -> np.ndarray:
     return scaled
 
 
-def _swing(frames: int, depth: float, rng: np.random.Generator) -> np.ndarray:
-    """Which frame to speak at each time: a smooth walk from first to last whose pace varies by `depth`."""
-    duration_s = frames * PERIOD_MS / 1000
-    knots = max(2, math.ceil(duration_s * SYLLABLES_A_SECOND / 2) + 1)
+def _swing(count: int, depth: float, rng: np.random.Generator) -> np.ndarray:
+    """What share of a clip of `count` samples is heard by each of so many moments: a pace that varies by `depth`."""
+    frames = max(2, count // psola.FRAME)
+    knots = max(2, math.ceil(count / SAMPLE_RATE * SYLLABLES_A_SECOND / 2) + 1)
     pace = np.interp(np.linspace(0, knots - 1, frames), np.arange(knots), 1 + depth * rng.uniform(-1, 1, knots))
-    place = np.concatenate([[0.0], np.cumsum(pace[1:])])
-    if place[-1] > 0:
-        place *= (frames - 1) / place[-1]
-    return np.round(place).astype(int)
+    place = np.concatenate([[0.0], np.cumsum(pace)])
+    return place / place[-1]
 
 
 def _fit(samples: np.ndarray, count: int) -> np.ndarray:
