@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from speechft import provenance
 from speechft.errors import InputError
@@ -65,27 +65,43 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def only_one(folder: str | Path) -> Iterator[None]:
-    """Hold a folder for this process; the system lets go of it however the process ends.
+    """Hold a folder for this process, to whose end at most the system keeps it; InputError where another holds it."""
+    with _lock_file(folder) as file:
+        if not _locked(file, wait=False):
+            raise InputError(
+                f"{folder}: another process is at work on this run; wait for it to end, or name another with RUN="
+            )
+        yield
 
-    Raises:
-        InputError: another process holds it.
-    """
+
+@contextlib.contextmanager
+def in_turn(folder: str | Path) -> Iterator[None]:
+    """As `only_one`, but wait until a process that holds the folder lets go of it, and say so."""
+    with _lock_file(folder) as file:
+        if not _locked(file, wait=False):
+            log.info("%s: another process is making this; waiting for it", folder)
+            _locked(file, wait=True)
+        yield
+
+
+def _lock_file(folder: str | Path) -> TextIO:
     path = Path(folder) / LOCK_FILE
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        return path.open("w")
     except OSError as error:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another run directory") from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"{folder}: another process is at work on this run; wait for it to end, or name another with RUN="
-            ) from None
-        except OSError:  # a file system without locks
-            log.debug("%s: cannot be locked", path)
-        yield
+
+
+def _locked(file: TextIO, *, wait: bool) -> bool:
+    """Whether the lock is ours now; as if it were on a file system that has none."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        log.debug("%s: cannot be locked", file.name)
+    return True
 
 
 def write_json(path: str | Path, obj: Any) -> None:

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
+from test_accent import pitch_hz, voice
 
 from speechft.audio import SAMPLE_RATE
 from speechft.augment import psola
-from tests.test_accent import pitch_hz, voice
 
 
 def spoken(samples: np.ndarray, *, factor: float = 1.0, tempo: float = 1.0) -> np.ndarray:

@@ -1,5 +1,7 @@
 """Kept states: equal to the encoder's own, resumable, and damage is found."""
 
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -172,7 +174,35 @@ def test_what_a_killed_attempt_was_writing_is_removed(tmp_path: Path, encoder) -
     (tmp_path / "s").mkdir()
     (tmp_path / "s" / f".shard-00000.npy.1.ab{files.TEMP_SUFFIX}").write_bytes(b"half")
     keep(tmp_path / "s", encoder)
-    assert not list((tmp_path / "s").glob(".*"))
+    assert not list((tmp_path / "s").glob(f".*{files.TEMP_SUFFIX}"))
+
+
+def test_two_runs_that_need_the_same_states_encode_them_once(
+    tmp_path: Path, encoder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The second waits: it would remove what the first is writing, and do all of its work again."""
+    begun, go_on, rendered = threading.Event(), threading.Event(), list[int]()
+
+    def slow(number: int) -> np.ndarray:
+        begun.set()
+        assert go_on.wait(60)
+        return render(number)
+
+    def go_on_when_waited_for() -> None:
+        while "waiting for it" not in caplog.text:
+            time.sleep(0.01)
+        go_on.set()
+
+    caplog.set_level("INFO")
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(
+            states.keep, tmp_path / "s", count=3, render=slow, encoder=encoder, n_mels=80, device=CPU, dtype="float16"
+        )
+        assert begun.wait(60)
+        pool.submit(go_on_when_waited_for)
+        keep(tmp_path / "s", encoder, rendered=rendered)
+        first.result()
+    assert rendered == []
 
 
 def test_bfloat16_round_trip(tmp_path: Path, encoder) -> None:

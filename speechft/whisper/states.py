@@ -107,6 +107,8 @@ def keep(
 ) -> Store:
     """Encode windows into a store, going on after the last whole shard of an earlier attempt.
 
+    Where another process is filling the same store, wait for it and encode only what it left.
+
     Args:
         path: the store's folder, named by its key.
         count: number of windows.
@@ -120,11 +122,11 @@ def keep(
     Returns:
         the complete store.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    shards.remove_unfinished(path)
     encoder.to(device.name).eval().requires_grad_(False)  # else autocast keeps casts, in one place for all threads
     # Attention is chosen out here too: a thread that is done would choose it back under the others.
-    with _threads(device) as pool, attention.in_blocks(encoder, wanted=_wants_blocks(device)):
+    blocks = attention.in_blocks(encoder, wanted=_wants_blocks(device))
+    with files.in_turn(path), _threads(device) as pool, blocks:
+        shards.remove_unfinished(path)
         for shard in range(shards.shards_of(count)):
             numbers = shards.numbers_of(shard, count)
             if not shards.is_whole(path, shard, len(numbers)):
