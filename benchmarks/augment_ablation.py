@@ -81,11 +81,11 @@ class Corpus:
 CORPORA = {
     "demo": Corpus(
         pipeline=Path("pipelines/demo.toml"),
-        epochs=10,
-        replay_share=0.35,
+        epochs=14,
+        replay_share=0.5,
         chains=tuple(chain for chain in CHAINS if chain not in OTHER_SHARES),
     ),
-    "an4": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=10, replay_share=0.25, chains=CHAINS),
+    "an4": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=12, replay_share=0.25, chains=CHAINS),
     "fsdd": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=8, replay_share=0.25, chains=("none", "all")),
 }
 
