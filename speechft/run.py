@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 FORMATS = {
     "ingest": 1,
-    "augment": 4,
-    "conditions": 1,
+    "augment": 5,
+    "conditions": 2,
     "synth": 1,
     "encode": 2,
     "finetune": 2,

@@ -97,6 +97,14 @@ def test_formants_move_and_pitch_stays(factor: float) -> None:
     assert formant_hz(spoken) == pytest.approx(1000 * factor, rel=0.06)
 
 
+@pytest.mark.parametrize(("f0_hz", "factor", "semitones"), [(79.0, 0.88, 3.0), (120.0, 0.55, 3.0), (390.0, 2.0, -3.0)])
+def test_low_and_high_voices_keep_a_pitch_whatever_their_formants(
+    f0_hz: float, factor: float, semitones: float
+) -> None:
+    spoken = accent.warp(voice(f0_hz=f0_hz), formants=factor, pitch_semitones=semitones)
+    assert np.median(pitch_hz(spoken)) == pytest.approx(f0_hz * 2 ** (semitones / 12), rel=0.02)
+
+
 @pytest.mark.parametrize(("factor", "spread_semitones"), [(0.0, 0.0), (0.5, 1.5), (2.0, 6.0)])
 def test_contour_scales_pitch_movements(factor: float, spread_semitones: float) -> None:
     time_s = np.arange(2 * RATE) / RATE

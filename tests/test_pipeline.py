@@ -160,6 +160,8 @@ def test_a_change_repeats_what_depends_on_it_and_nothing_else(whole: Path, pipel
     condition = "conditions.loud.gain.p=1.0"
     assert redone(condition) == {"conditions", "encode", "transcribe", "score", "report"}
     assert redone(condition, "decode.beam=2") == {"finetune", "transcribe", "score", "report"}
+    other = redone(condition, "finetune.strategy=head", "finetune.learning_rate=1e-4")
+    assert other == {"finetune", "transcribe", "score", "report"}  # from the same states
     stores = {path.name for path in (runs / "states").iterdir()}
     shutil.rmtree(again)
     redone(condition, "finetune.epochs=1")

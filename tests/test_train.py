@@ -7,6 +7,9 @@ import os
 import random
 import shutil
 import signal
+import sys
+import threading
+import types
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +21,7 @@ import transformers
 
 from speechft.adapt import passes, retain, strategies, vocabulary
 from speechft.adapt import train as training
-from speechft.adapt.steps import Item, Recipe, epoch_steps, rate_at
+from speechft.adapt.steps import Item, Recipe, epoch_steps, make_examples, rate_at
 from speechft.adapt.train import train
 from speechft.errors import InputError, Stopped
 from speechft.whisper import decode, load, tokens
@@ -112,10 +115,16 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_thread")
-def test_a_resumed_run_gives_the_same_weights_bit_for_bit(small: load.Whisper, tmp_path: Path) -> None:
-    recipe = dataclasses.replace(RECIPE, epochs=3)
+@pytest.mark.parametrize(
+    ("strategy", "source"),
+    [("decoder", FROM_STATES), ("lora", FROM_STATES), ("progressive", FROM_STATES), ("full", FROM_AUDIO)],
+)
+def test_a_resumed_run_gives_the_same_weights_bit_for_bit(
+    small: load.Whisper, tmp_path: Path, strategy: str, source: dict
+) -> None:
+    recipe = dataclasses.replace(RECIPE, strategy=strategy, epochs=3)
     other = copy.deepcopy(small)
-    whole = run(small, tmp_path / "whole", recipe)
+    whole = run(small, tmp_path / "whole", recipe, **source)
 
     class Killed(Exception):
         pass
@@ -130,9 +139,9 @@ def test_a_resumed_run_gives_the_same_weights_bit_for_bit(small: load.Whisper, t
 
     untouched = copy.deepcopy(other)
     with pytest.raises(Killed):
-        run(other, tmp_path / "cut", recipe, evaluate=killed_in_the_second_evaluation)
+        run(other, tmp_path / "cut", recipe, evaluate=killed_in_the_second_evaluation, **source)
     later = itertools.count(50, -1)
-    resumed = run(untouched, tmp_path / "cut", recipe, evaluate=lambda: {"dev_wer": next(later) / 100})
+    resumed = run(untouched, tmp_path / "cut", recipe, evaluate=lambda: {"dev_wer": next(later) / 100}, **source)
     for name, value in small.model.state_dict().items():
         assert torch.equal(value, untouched.model.state_dict()[name]), name
     assert [row.get("loss") for row in resumed.curve] == [row.get("loss") for row in whole.curve]
@@ -207,11 +216,20 @@ def test_one_window_too_large_is_an_error(small: load.Whisper, tmp_path: Path) -
         run(small, tmp_path / "out")
 
 
-def test_a_growing_loss_stops_and_the_checkpoint_stays(small: load.Whisper, tmp_path: Path) -> None:
+def test_a_growing_loss_stops_and_names_weights_from_before_it_grew(small: load.Whisper, tmp_path: Path) -> None:
+    """The last checkpoint may hold weights that had begun to diverge; the best evaluation's do not."""
+    untouched = copy.deepcopy(small)
     recipe = dataclasses.replace(RECIPE, learning_rate=3.0, epochs=40)
-    with pytest.raises(InputError, match=r"and growing, at step \d+ .*learning rate"):
-        run(small, tmp_path / "out", recipe, texts=TEXTS * 2)
-    assert (tmp_path / "out" / "checkpoint.pt").exists()
+    rates = itertools.chain([0.9, 0.5], itertools.repeat(1.0))
+    with pytest.raises(
+        InputError, match=r"and growing, at step \d+ .*learning rate.*last good checkpoint is .*best\.pt"
+    ):
+        run(small, tmp_path / "out", recipe, texts=TEXTS * 2, evaluate=lambda: {"dev_wer": next(rates)})
+    best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
+    assert best["row"]["epoch"] == 5  # 40 epochs are evaluated every fifth
+    assert all(torch.isfinite(value).all() for value in best["model"].values())
+    moved = best["model"]["model.decoder.layer_norm.weight"]
+    assert not torch.equal(moved, untouched.model.state_dict()["model.decoder.layer_norm.weight"])
 
 
 def test_progressive_thaws_when_dev_stalls(small: load.Whisper, tmp_path: Path) -> None:
@@ -228,6 +246,58 @@ def test_progressive_thaws_when_dev_stalls(small: load.Whisper, tmp_path: Path) 
     state = run(small, tmp_path / "out", recipe, evaluate=measure)
     assert lower == [False, False, False, False, True, True]
     assert (state.epoch, state.thawed, state.best_epoch) == (5, 1, 4)
+
+
+def test_progressive_thaws_by_epoch(small: load.Whisper, tmp_path: Path) -> None:
+    """Of two decoder layers the upper one in the first of four epochs, from the second on both and the tokens."""
+    before = {name: value.clone() for name, value in small.model.state_dict().items()}
+    moved: list[set[str]] = []
+
+    def measure() -> dict[str, float]:
+        moved.append({n for n, v in small.model.state_dict().items() if not torch.equal(v, before[n])})
+        return {"dev_wer": 0.5}
+
+    run(small, tmp_path / "out", dataclasses.replace(RECIPE, strategy="progressive", epochs=4), evaluate=measure)
+    whole = {name for name in before if name.startswith("model.decoder.")} | {"proj_out.weight"}
+    upper = {name for name in whole if name.startswith(("model.decoder.layers.1.", "model.decoder.layer_norm."))}
+    assert moved == [set(), upper, whole, whole, whole]
+
+
+def test_features_of_the_next_step_are_read_while_one_is_computed(small: load.Whisper, tmp_path: Path) -> None:
+    """And never all logits at once: the output layer is not called, its matrix is used in pieces."""
+    reading, order = threading.Event(), list[str]()
+
+    def read(numbers) -> torch.Tensor:
+        order.append("read")
+        if len(order) > 1:
+            reading.set()
+        return states(numbers)
+
+    def forward(module, args, kwargs) -> None:
+        if torch.is_grad_enabled() and "step" not in order:
+            assert reading.wait(30)  # the second step's features are asked for before the first step is done
+            order.append("step")
+
+    def never(module, args) -> None:
+        raise AssertionError("logits of every position at once")
+
+    small.model.model.decoder.register_forward_pre_hook(forward, with_kwargs=True)
+    small.model.proj_out.register_forward_pre_hook(never)
+    run(small, tmp_path / "out", dataclasses.replace(RECIPE, epochs=1))
+    assert order[:3] == ["read", "read", "step"]
+
+
+def test_a_share_of_windows_gets_timestamps_and_a_share_previous_text(small: load.Whisper) -> None:
+    many = items(small, TEXTS * 250)
+    recipe = dataclasses.replace(RECIPE, timestamp_share=0.3, previous_share=0.1)
+    pool = [segment.tokens for item in many for segment in item.segments]
+    made = make_examples(small.ids, many, recipe, step=7, pool=pool)
+    assert made == make_examples(small.ids, many, recipe, step=7, pool=pool)
+    stamped = sum(any(label >= small.ids.first_timestamp for label in example.labels) for example in made)
+    told = sum(small.ids.previous in example.decoder_input_ids for example in made)
+    assert stamped == pytest.approx(300, abs=50)
+    assert told == pytest.approx(100, abs=35)
+    assert made != make_examples(small.ids, many, recipe, step=8, pool=pool)
 
 
 def test_adapters_are_kept_apart_and_merged(small: load.Whisper, tmp_path: Path) -> None:
@@ -363,6 +433,9 @@ def test_tensorboard_gets_every_step_and_evaluation(
     written: list[tuple[str, int]] = []
 
     class Writer:
+        def __init__(self, folder: str) -> None:
+            assert folder == str(tmp_path / "out" / "tensorboard")
+
         def add_scalar(self, name: str, value: float, step: int) -> None:
             assert isinstance(value, float)
             written.append((name, step))
@@ -370,7 +443,9 @@ def test_tensorboard_gets_every_step_and_evaluation(
         def close(self) -> None:
             written.append(("closed", 0))
 
-    monkeypatch.setattr(training, "_tensorboard", lambda out: Writer())
+    installed = types.ModuleType("torch.utils.tensorboard")
+    installed.SummaryWriter = Writer  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", installed)
     state = run(small, tmp_path / "out")
     assert [step for name, step in written if name == "loss"] == list(range(1, state.step + 1))
     assert [step for name, step in written if name == "dev_wer"] == [row["step"] for row in state.curve[1:]]
@@ -380,8 +455,18 @@ def test_tensorboard_gets_every_step_and_evaluation(
 def test_the_best_evaluation_is_kept_and_patience_stops(small: load.Whisper, tmp_path: Path) -> None:
     rates = iter([0.9, 0.4, 0.6, 0.7, 0.8, 0.9])
     recipe = dataclasses.replace(RECIPE, epochs=8, patience=2)
-    state = run(small, tmp_path / "out", recipe, evaluate=lambda: {"dev_wer": next(rates)})
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def measure() -> dict[str, float]:
+        seen.append({name: value.clone() for name, value in small.model.state_dict().items()})
+        return {"dev_wer": next(rates)}
+
+    state = run(small, tmp_path / "out", recipe, evaluate=measure)
     assert (state.best_epoch, state.epoch) == (1, 3)
+    final = small.model.state_dict()
+    assert all(torch.equal(value, seen[1][name]) for name, value in final.items())
+    assert any(not torch.equal(value, seen[-1][name]) for name, value in final.items())
+    assert {path.name for path in (tmp_path / "out").glob("*.pt")} == {"best.pt", "checkpoint.pt"}
 
 
 def test_an_epoch_passes_once_over_the_rows_and_fills_up_with_replay(small: load.Whisper) -> None:

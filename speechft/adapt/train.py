@@ -214,7 +214,7 @@ class Loop:
         if not math.isfinite(loss):
             raise self._failed(f"the loss is {loss:.3g}", chunk, rate)
         if self.state.diverges(loss):
-            raise self._failed(f"the loss is {loss:.3g}, and growing,", chunk, rate)
+            raise self._failed(f"the loss is {loss:.3g}, and growing,", chunk, rate, kept="best.pt")
         trained = self.trained
         self.team.add_gradients(trained)
         self.scaler.unscale_(self.optimizer)
@@ -227,14 +227,15 @@ class Loop:
         self.state.step += 1
         return loss
 
-    def _failed(self, what: str, chunk: Sequence[Item], rate: float) -> InputError:
-        """Why training cannot go on, with the rows that are to blame as far as that is known."""
+    def _failed(self, what: str, chunk: Sequence[Item], rate: float, kept: str = "checkpoint.pt") -> InputError:
+        """Why training cannot go on, with the rows that are to blame as far as that is known, and which weights are
+        good: the last saved, or where the loss grew before it was noticed the best evaluation's."""
+        good = self.out / (kept if (self.out / kept).exists() else "checkpoint.pt")
         items = self.bad_rows or chunk
         where = ", ".join(self.name_of(item.number) for item in items[:NAMED]) + ", ..." * (len(items) > NAMED)
         return InputError(
             f"finetune: {what} at step {self.state.step} (rows {where}; learning rate {rate:.2e}); lower "
-            f"finetune.learning_rate. The last good checkpoint is {self.out / 'checkpoint.pt'} until then: other "
-            "settings begin anew"
+            f"finetune.learning_rate. The last good checkpoint is {good} until then: other settings begin anew"
         )
 
     def _backward(

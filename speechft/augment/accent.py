@@ -107,13 +107,19 @@ def warp(
     Returns:
         float32, shape (round(samples / tempo),), with the RMS of the input, lower only where the peak would
         pass 0.99.
+
+    Raises:
+        ValueError: `rhythm_depth` without `rng`.
     """
     count = round(len(samples) / tempo)
     if len(samples) < round(SHORTEST_S * SAMPLE_RATE) or not samples.any():
         return _fit(samples, count)
     played = samples if formants == 1.0 else soxr.resample(samples, SAMPLE_RATE * formants, SAMPLE_RATE, quality="HQ")
-    f0 = psola.find_pitch(played)
-    wanted = f0 / formants * 2.0 ** (pitch_semitones / 12.0)
+    # Found in the recording: resampled, a low or high voice would leave the range of the search.
+    found = psola.find_pitch(samples)
+    frames = np.rint(np.arange(len(played) // psola.FRAME + 1) * formants).astype(int)
+    found = found[np.minimum(frames, len(found) - 1)]
+    f0, wanted = found * formants, found * 2.0 ** (pitch_semitones / 12.0)
     if contour != 1.0:
         wanted = _scale_contour(wanted, contour)
     places = np.array([0.0, len(played)])

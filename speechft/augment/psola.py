@@ -1,7 +1,7 @@
 """Pitch-synchronous overlap-add: a voice cut into periods and put together at another pitch and pace.
 
 Moulines and Charpentier 1990, "Pitch-synchronous waveform processing techniques for text-to-speech synthesis using
-diphones", section 3 (TD-PSOLA). Each period keeps its shape, so formants stay where the recording has them.
+diphones" (TD-PSOLA). Each period keeps its shape, so formants stay where the recording has them.
 """
 
 import functools
@@ -14,9 +14,11 @@ from speechft.audio import SAMPLE_RATE
 
 FRAME = SAMPLE_RATE // 200  # samples between two values of the pitch, 5 ms
 F0_DECIMATION = 8  # of the pitch search: 2 kHz is enough for pitch below 800 Hz and seven times as fast
-HOP = SAMPLE_RATE // 100  # between the pieces of what has no pitch, 10 ms
+HOP = SAMPLE_RATE // 100  # samples between the pieces of what has no pitch, 10 ms
 SEARCH = 0.12  # how far, in periods, the next period may be from where the pitch says
-MARGIN = SAMPLE_RATE // 20  # samples of silence at both ends; more than a period
+STRAY = 0.75  # periods from the nearest mark, beyond which a place at the edge of a stretch has no period
+SLOWEST = 0.1  # pace: below it a stretch's first period is not moved further
+MARGIN = SAMPLE_RATE // 20  # samples of silence at both ends, and the longest half of a piece: more than a period
 
 
 def find_pitch(samples: np.ndarray) -> np.ndarray:
@@ -36,16 +38,23 @@ def find_pitch(samples: np.ndarray) -> np.ndarray:
     return np.asarray(f0)
 
 
-def mark_periods(samples: np.ndarray, f0: np.ndarray) -> list[tuple[int, int, list[int]]]:
+class Stretch(NamedTuple):
+    """A voice without a pause: the frames first to last - 1 of the pitch, and a place in each period, in samples."""
+
+    first: int
+    last: int
+    places: list[int]
+
+
+def mark_periods(samples: np.ndarray, f0: np.ndarray) -> list[Stretch]:
     """A place in each period, walked from a stretch's loudest one by which the waveform repeats itself best.
 
     Args:
         samples: float32, shape (samples,).
-        f0: from `find_pitch`.
+        f0: in hertz every 80 samples, shape (frames,); 0 where there is no pitch.
 
     Returns:
-        The stretches that have a pitch: first frame, last frame + 1, and the places in samples, increasing, at least
-        two.
+        The stretches that are at least two periods long, each with two places or more.
     """
     voiced = np.concatenate([[False], f0 > 0, [False]])
     edges = np.flatnonzero(voiced[1:] != voiced[:-1]).tolist()
@@ -58,7 +67,7 @@ def mark_periods(samples: np.ndarray, f0: np.ndarray) -> list[tuple[int, int, li
         peak = start + int(np.abs(samples[start:end]).argmax())
         before, after = (_walk(samples, peak, step, start, end, periods) for step in (-1, 1))
         if before or after:
-            found.append((first, last, [*before[::-1], peak, *after]))
+            found.append(Stretch(first, last, [*before[::-1], peak, *after]))
     return found
 
 
@@ -70,9 +79,8 @@ def _walk(samples: np.ndarray, place: int, step: int, start: int, end: int, peri
         half, slack = period // 2, int(SEARCH * period) + 1
         expected = place + step * period
         low, high = expected - slack - half, expected + slack + half
-        if not (start <= expected - slack and expected + slack < end and low >= 0 and high <= len(samples)):
-            return found
-        if place < half or place + half > len(samples):
+        inside = start <= expected - slack and expected + slack < end
+        if not inside or min(low, place - half) < 0 or max(high, place + half) > len(samples):
             return found
         likeness = np.correlate(samples[low:high], samples[place - half : place + half])
         place = expected - slack + int(likeness.argmax())
@@ -80,12 +88,16 @@ def _walk(samples: np.ndarray, place: int, step: int, start: int, end: int, peri
 
 
 class _Grain(NamedTuple):
-    """A piece of the recording to be heard around a moment; `period`: samples to the one before it and after it in
-    the recording, 0 at the end of a stretch and where there is no pitch."""
+    """A piece of the recording around the sample `centre`, to be heard around the sample `put` of the result.
+
+    `before`, `after`: samples to the neighbouring periods in the recording; 0 where a stretch begins or ends, and where
+    there is no pitch.
+    """
 
     put: int
     centre: int
-    period: tuple[int, int]
+    before: int = 0
+    after: int = 0
 
 
 def speak(samples: np.ndarray, *, f0: np.ndarray, stretched: np.ndarray, places: np.ndarray, count: int) -> np.ndarray:
@@ -93,74 +105,75 @@ def speak(samples: np.ndarray, *, f0: np.ndarray, stretched: np.ndarray, places:
 
     Args:
         samples: float32, shape (samples,).
-        f0: from `find_pitch`, shape (frames,).
-        stretched: factor on the period at each frame of `f0`, above 1 for a lower pitch; ignored where there is none.
+        f0: in hertz every 80 samples, shape (frames,); 0 where there is no pitch.
+        stretched: factor on the period at each frame of `f0`, shape (frames,), above 1 for a lower pitch; ignored where
+            there is none.
         places: which sample of the recording is heard at each of so many evenly spaced moments of the result, from
-            its start to its end; increasing.
+            its start to its end; increasing, shape (moments,).
         count: samples of the result.
 
     Returns:
         float32, shape (count,). Where pitch and pace stay, the recording itself; a voice that is moved by up to four
-        semitones has its level within 1.5 dB.
+        semitones has its level within 1.5 dB, and noise at another pace is 1.2 dB lower.
     """
-    moments = np.arange(0, count + HOP + 2 * FRAME, FRAME)
-    heard: list[float] = (
-        np.interp(moments, np.linspace(0, count, len(places)), places) + np.maximum(moments - count, 0)
-    ).tolist()
-    factors = stretched.tolist()
-    stretches = mark_periods(samples, f0)
-    of_frame = np.full(len(f0), -1)
-    for number, (first, last, _) in enumerate(stretches):
-        of_frame[first:last] = number
-    which = of_frame.tolist()
+    moments = np.arange(0, count + 2 * FRAME, FRAME)
+    heard = np.interp(moments, np.linspace(0, count, len(places)), places) + np.maximum(moments - count, 0)
+    grains = _draw_grains(mark_periods(samples, f0), heard.tolist(), stretched.tolist(), count)
+    grains.append(_Grain(count, round(places[-1])))
+    padded = np.zeros(len(samples) + 2 * MARGIN, np.float32)
+    padded[MARGIN : MARGIN + len(samples)] = samples
+    spoken = np.zeros(count + 2 * MARGIN, np.float32)
+    for last, grain, following in zip([grains[0], *grains[:-1]], grains, [*grains[1:], grains[-1]], strict=True):
+        # A period to each side, as the recording has it; to the neighbour where it has none.
+        left = grain.before if grain.before and last.after else grain.put - last.put
+        right = grain.after if grain.after and following.before else following.put - grain.put
+        left, right = min(left, MARGIN), min(right, MARGIN)
+        piece = padded[MARGIN + grain.centre - left : MARGIN + grain.centre + right]
+        spoken[MARGIN + grain.put - left : MARGIN + grain.put] += piece[:left] * _rise(left)
+        spoken[MARGIN + grain.put : MARGIN + grain.put + right] += piece[left:] * (1 - _rise(right))
+    return spoken[MARGIN : MARGIN + count]
 
-    grains: list[_Grain] = []
-    put, now, mark, marks = 0.0, -1, 0, [0]
-    while not grains or grains[-1].put < count:
+
+def _draw_grains(
+    stretches: Sequence[Stretch], heard: Sequence[float], stretched: Sequence[float], count: int
+) -> list[_Grain]:
+    """What is heard when: `heard` is the recording's sample at each frame of the result."""
+    which = [-1] * len(stretched)
+    for number, stretch in enumerate(stretches):
+        which[stretch.first : stretch.last] = [number] * (stretch.last - stretch.first)
+    grains = [_Grain(0, round(heard[0]))]
+    put, inside, mark = 0.0, -1, 0
+    places: Sequence[int] = ()
+    while put < count:
         moment = int(put) // FRAME
         pace = (heard[moment + 1] - heard[moment]) / FRAME
         place = heard[moment] + pace * (put - moment * FRAME)
         frame = min(int(place) // FRAME, len(which) - 1)
-        before, now = now, which[frame]
-        if now >= 0:
-            if now != before:
-                marks, mark = stretches[now][2], 0
-            last = len(marks) - 1
-            while mark < last and marks[mark + 1] - place < place - marks[mark]:
+        was_inside, inside = inside, which[frame]
+        before = after = 0
+        if inside >= 0:
+            if inside != was_inside:
+                places, mark = stretches[inside].places, 0
+            while mark + 1 < len(places) and places[mark + 1] - place < place - places[mark]:
                 mark += 1
-            after = marks[mark + 1] - marks[mark] if mark < last else 0
-            ago = marks[mark] - marks[mark - 1] if mark else 0
-            if abs(marks[mark] - place) > 0.75 * (after or ago):  # the edge of a stretch, where no period was found
-                now = -1
-        if now < 0:
-            grains.append(_Grain(round(put), round(place), (0, 0)))
+            before = places[mark] - places[mark - 1] if mark else 0
+            after = places[mark + 1] - places[mark] if mark + 1 < len(places) else 0
+            if abs(places[mark] - place) > STRAY * (after or before):
+                inside = -1
+        if inside < 0:
+            grains.append(_Grain(round(put), round(place)))
             put += HOP
             continue
-        if now != before:  # its first period is heard when its time comes, not at the next hop
-            put = max(put + (marks[mark] - place) / max(pace, 0.1), grains[-1].put + 1.0 if grains else 0.0)
-        grains.append(_Grain(round(put), marks[mark], (ago if now == before else 0, after)))
-        put += (after or ago) * factors[frame]
-    return _overlap_add(samples, grains, count)
+        if inside != was_inside:  # its first period is heard when its time comes, not at the next hop
+            put = max(put + (places[mark] - place) / max(pace, SLOWEST), grains[-1].put + 1.0)
+            if put >= count:
+                break
+        grains.append(_Grain(round(put), places[mark], before if inside == was_inside else 0, after))
+        put += (after or before) * stretched[frame]
+    return grains
 
 
-def _overlap_add(samples: np.ndarray, grains: Sequence[_Grain], count: int) -> np.ndarray:
-    padded = np.zeros(len(samples) + 2 * MARGIN, np.float32)
-    padded[MARGIN : MARGIN + len(samples)] = samples
-    spoken = np.zeros(count + 2 * MARGIN, np.float32)
-    ends = [grains[0]._replace(put=grains[0].put - HOP, period=(0, 0)), grains[-1]._replace(put=grains[-1].put + HOP)]
-    for before, grain, after in zip([ends[0], *grains], grains, [*grains[1:], ends[1]], strict=False):
-        # A period to each side, as the recording has it; to the neighbour where it has none.
-        left = (before.period[1] and grain.period[0]) or grain.put - before.put
-        right = (after.period[0] and grain.period[1]) or after.put - grain.put
-        left, right = min(left, MARGIN), min(right, MARGIN)
-        start, to = MARGIN + grain.centre - left, MARGIN + grain.put - left
-        spoken[to : to + left + right] += padded[start : start + left + right] * _window(left, right)
-    return spoken[MARGIN : MARGIN + count]
-
-
-@functools.lru_cache(maxsize=4096)
-def _window(left: int, right: int) -> np.ndarray:
-    """Half a Hann window up over `left` samples and half one down over `right`: neighbours add up to 1."""
-    up = 0.5 - 0.5 * np.cos(np.pi * np.arange(left) / max(left, 1))
-    down = 0.5 + 0.5 * np.cos(np.pi * np.arange(right) / max(right, 1))
-    return np.concatenate([up, down]).astype(np.float32)
+@functools.cache
+def _rise(count: int) -> np.ndarray:
+    """The first half of a Hann window: with one minus itself, which falls, it adds up to 1."""
+    return (0.5 - 0.5 * np.cos(np.pi * np.arange(count) / max(count, 1))).astype(np.float32)
