@@ -65,9 +65,13 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def only_one(folder: str | Path) -> Iterator[None]:
-    """Hold a folder for this process, to whose end at most the system keeps it; InputError where another holds it."""
+    """Hold a folder for this process; the system lets go of it however the process ends.
+
+    Raises:
+        InputError: another process holds it, or it cannot be written.
+    """
     with _lock_file(folder) as file:
-        if not _locked(file, wait=False):
+        if not _take(file, wait=False):
             raise InputError(
                 f"{folder}: another process is at work on this run; wait for it to end, or name another with RUN="
             )
@@ -76,11 +80,11 @@ def only_one(folder: str | Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def in_turn(folder: str | Path) -> Iterator[None]:
-    """As `only_one`, but wait until a process that holds the folder lets go of it, and say so."""
+    """As `only_one`, but wait, and say so, until a process that holds the folder lets go of it."""
     with _lock_file(folder) as file:
-        if not _locked(file, wait=False):
+        if not _take(file, wait=False):
             log.info("%s: another process is making this; waiting for it", folder)
-            _locked(file, wait=True)
+            _take(file, wait=True)
         yield
 
 
@@ -93,8 +97,8 @@ def _lock_file(folder: str | Path) -> TextIO:
         raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another run directory") from error
 
 
-def _locked(file: TextIO, *, wait: bool) -> bool:
-    """Whether the lock is ours now; as if it were on a file system that has none."""
+def _take(file: TextIO, *, wait: bool) -> bool:
+    """Take the lock; False where another process holds it. A file system without locks gives it to all."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

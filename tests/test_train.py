@@ -283,7 +283,7 @@ def test_features_of_the_next_step_are_read_while_one_is_computed(small: load.Wh
 
     small.model.model.decoder.register_forward_pre_hook(forward, with_kwargs=True)
     small.model.proj_out.register_forward_pre_hook(never)
-    run(small, tmp_path / "out", dataclasses.replace(RECIPE, epochs=1))
+    run(small, tmp_path / "out", dataclasses.replace(RECIPE, epochs=1), inputs=read)
     assert order[:3] == ["read", "read", "step"]
 
 

@@ -64,6 +64,8 @@ def test_packing_ignores_row_order_and_changes_with_view_and_seed() -> None:
 def test_single_share_and_token_limit() -> None:
     assert all(len(w.placed) == 1 for w in pack(rows(50), single_share=1.0))
     assert all(len(w.placed) <= 2 for w in pack(rows(50), single_share=0.0, max_tokens=50))
+    alone = [w for w in pack(rows(400), single_share=0.25) if len(w.placed) == 1]
+    assert 100 <= len(alone) <= 105  # and what is left over at the end
 
 
 def test_assemble_lays_clips_where_the_plan_says() -> None:

@@ -121,17 +121,20 @@ def keep(
 
     Returns:
         the complete store.
+
+    Raises:
+        InputError: the folder cannot be written.
     """
-    encoder.to(device.name).eval().requires_grad_(False)  # else autocast keeps casts, in one place for all threads
-    # Attention is chosen out here too: a thread that is done would choose it back under the others.
-    blocks = attention.in_blocks(encoder, wanted=_wants_blocks(device))
-    with files.in_turn(path), _threads(device) as pool, blocks:
+    with files.in_turn(path):
         shards.remove_unfinished(path)
-        for shard in range(shards.shards_of(count)):
-            numbers = shards.numbers_of(shard, count)
-            if not shards.is_whole(path, shard, len(numbers)):
-                _write_shard(path, shard, numbers, render, encoder, n_mels, device, dtype, batch, pool, progress)
-            progress(numbers.stop)
+        encoder.to(device.name).eval().requires_grad_(False)  # else autocast keeps casts, in one place for all threads
+        # Attention is chosen out here too: a thread that is done would choose it back under the others.
+        with _threads(device) as pool, attention.in_blocks(encoder, wanted=_wants_blocks(device)):
+            for shard in range(shards.shards_of(count)):
+                numbers = shards.numbers_of(shard, count)
+                if not shards.is_whole(path, shard, len(numbers)):
+                    _write_shard(path, shard, numbers, render, encoder, n_mels, device, dtype, batch, pool, progress)
+                progress(numbers.stop)
     return Store(path=path, count=count, dtype=dtype)
 
 
