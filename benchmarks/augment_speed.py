@@ -32,7 +32,7 @@ import psutil
 
 from speechft import audio, files, manifest, provenance
 from speechft.audio import SAMPLE_RATE
-from speechft.augment import noise, plan, room, settings
+from speechft.augment import noise, plan, room, settings, sources
 from speechft.augment.settings import DEFAULT
 from speechft.augment.sources import Materials, Recording
 from speechft.augment.views import make_views
@@ -81,8 +81,14 @@ CASES = [
         theirs=lambda a, _: a.AddColorNoise(5, 25, min_f_decay=-3.01, max_f_decay=-3.01, p=1.0),
     ),
     Case(
+        name="brown noise at an SNR", ours={"noise": {"kinds": "brown"}},
+        theirs=lambda a, _: a.AddColorNoise(5, 25, min_f_decay=-6.02, max_f_decay=-6.02, p=1.0),
+    ),
+    Case(name="hum at an SNR", ours={"noise": {"kinds": "hum"}}),
+    Case(
         name="recorded noise at an SNR", ours={"noise": {"kinds": "recorded", "from": "noise"}},
-        theirs=lambda a, folder: a.AddBackgroundNoise(folder / "noise", 5, 25, p=1.0), note="files of a folder",
+        theirs=lambda a, folder: a.AddBackgroundNoise(folder / "noise", 5, 25, p=1.0),
+        note="24 files of a minute, more than is kept",
     ),
     Case(
         name="room from a bank", ours={"room": {}},
@@ -94,6 +100,12 @@ CASES = [
         note="300 to 3400 Hz, no delay",
     ),
     Case(name="telephone band and mu-law", ours={"telephone": {}}),
+    Case(
+        name="band limits", ours={"band": {"low_hz": 150.0, "high_hz": 5500.0}},
+        theirs=lambda a, _: a.BandPassFilter(
+            2825, 2825, 5350 / 2825, 5350 / 2825, min_rolloff=60, max_rolloff=60, zero_phase=True, p=1.0
+        ), note="150 to 5500 Hz, no delay",
+    ),
     Case(name="MP3", ours={"codec": {"formats": "mp3", "kbps": [16, 48]}},
          theirs=lambda a, _: a.Mp3Compression(16, 48, backend="fast-mp3-augment", p=1.0),
          note="ours through libsndfile, theirs by a library for MP3 alone, at its quick setting"),
@@ -132,7 +144,7 @@ def collect(folder: Path, clips: list[tuple[Utterance, np.ndarray]]) -> Material
     bank = room.simulate(count=ROOMS, seed="speed", rt60_s=(0.15, 0.8))
     for number, response in enumerate(bank.responses):
         audio.write(folder / "rooms" / f"{number:03d}.wav", response / np.abs(response).max() * 0.99)
-    for number in range(8):
+    for number in range(24):
         samples, _ = noise.generate("brown", 60 * SAMPLE_RATE, np.random.default_rng(number))
         audio.write(folder / "noise" / f"{number}.wav", 0.05 * samples)
     recordings = [Recording(path=path, duration_s=60.0, id=path.name) for path in sorted((folder / "noise").iterdir())]
@@ -142,7 +154,9 @@ def collect(folder: Path, clips: list[tuple[Utterance, np.ndarray]]) -> Material
         talkers.setdefault(row.speaker or "", []).append(
             Recording(path=row.audio_filepath, offset_s=row.offset, duration_s=row.duration, id=row.id)
         )
-    return Materials(rooms=bank, recordings=recordings, talkers=talkers, talkers_named=True)
+    return Materials(
+        rooms=bank, recordings=recordings, keep_noise=sources.fits(recordings), talkers=talkers, talkers_named=True
+    )
 
 
 def measure(

@@ -143,6 +143,8 @@ class Finetune(_Table):
             raise ValueError("l2sp pulls the model's own weights back, which lora leaves as they are: leave it out")
         if self.distil and not self.replay_share:
             raise ValueError("distil keeps to the base on replayed speech: give a replay_share, and general speech")
+        if self.strategy in ("prompt", "scratch") and (self.time_masks or self.channel_masks):
+            raise ValueError(f"time_masks and channel_masks do nothing under {self.strategy}: leave them out")
         return self
 
 

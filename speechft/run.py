@@ -87,8 +87,11 @@ class Run:
         """
         from speechft.augment import checks
 
-        augment = self.pipeline.augment
-        checks.check(augment.transforms, self.pipeline.conditions, language=self.spoken_language, views=augment.views)
+        augment, data = self.pipeline.augment, self.pipeline.data
+        checks.check(
+            augment.transforms, self.pipeline.conditions, language=self.spoken_language, views=augment.views,
+            data={"train": data.train, "dev": data.dev, "test": data.test},
+        )  # fmt: skip
 
     def says_in(self, tables: Collection[str]) -> dict[str, str | None]:
         """What the record of a stage tells of the language: nothing where no text is said again."""

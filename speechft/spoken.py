@@ -111,13 +111,14 @@ def synth(run: Run) -> bool:
                 progress=tell,
             )  # fmt: skip
             rejects += failed
+            files.write_jsonl(stage.dir / "rejects.jsonl", (dataclasses.asdict(reject) for reject in rejects))
             if len(failed) > settings.max_failed_share * len(lines[role]):
                 raise InputError(
                     f"synth: {len(failed):,} of {len(lines[role]):,} {role} lines could not be said, more than "
-                    f"synth.max_failed_share = {settings.max_failed_share:g} allows; the first: {failed[0].detail}"
+                    f"synth.max_failed_share = {settings.max_failed_share:g} allows; they are in "
+                    f"{stage.dir / 'rejects.jsonl'}, the first: {failed[0].detail}"
                 )
             manifest.write(stage.dir / f"{role}.jsonl", rows)
-    files.write_jsonl(stage.dir / "rejects.jsonl", (dataclasses.asdict(reject) for reject in rejects))
     total = sum(map(len, lines.values()))
     reasons = dict(collections.Counter(reject.reason for reject in rejects))
     stage.finish({"in": total, "out": total - len(rejects), "rejected": reasons}, stage.outputs())

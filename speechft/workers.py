@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.pool import Pool
 from typing import Any
 
-MOST_PROCESSES = 8
+MOST_PROCESSES = 64  # each holds up to 0.13 GB (docs/benchmarks/augment_speed.md)
 
 
 def cores() -> int:

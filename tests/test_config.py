@@ -68,3 +68,10 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
     (tmp_path / "bad.toml").write_text("[data\n")
     with pytest.raises(InputError, match=r"bad\.toml: is not valid TOML"):
         config.load(tmp_path / "bad.toml")
+
+
+@pytest.mark.parametrize("strategy", ["prompt", "scratch"])
+def test_masks_are_refused_where_they_would_do_nothing(strategy: str) -> None:
+    asked = [f"finetune.strategy={strategy}", "finetune.distil=0", "finetune.time_masks=2"]
+    with pytest.raises(InputError, match=f"time_masks and channel_masks do nothing under {strategy}"):
+        config.load("pipelines/demo.toml", asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 from pathlib import Path
@@ -37,6 +38,19 @@ def test_a_label_too_long_for_the_decoder_is_named_and_counted(tmp_path: Path) -
     assert [(reject["id"], reject["reason"]) for reject in rejects] == [("row1", "label too long")]
     assert f"over {tokens.LABEL_LIMIT}" in rejects[0]["detail"]
     assert rejects[0]["row"]["text"].count("blue") == 1000  # whole, not cut
+
+
+def test_further_views_of_rare_rows_are_heard_in_their_round(tmp_path: Path) -> None:
+    """Of two views each, view 4 is one more for the epoch that hears view 1."""
+    run = run_of(tmp_path, 5)
+    run = Run(config.load(DEMO, ["augment.views=2", "finetune.replay_share=0.0", "finetune.distil=0.0"]), run.dir)
+    row = manifest.read(run.dir / "augment" / "train.jsonl")[0]
+    views = [dataclasses.replace(row, id=f"row0#view{v}", view=v) for v in (0, 1, 2, 4)]
+    manifest.write(run.dir / "augment" / "train.jsonl", views)
+    planned, _ = encoding.plan_windows(run, load.load("nano"))
+    rounds = {placed.utterance.view: window.id.split("-")[0] for window in planned for placed in window.placed}
+    assert rounds[4] == rounds[1]
+    assert len({rounds[0], rounds[1], rounds[2]}) == 3
 
 
 def test_too_many_of_them_stop_the_stage_before_it_encodes(tmp_path: Path) -> None:

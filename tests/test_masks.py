@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import RECIPE, run, small  # noqa: F401
+from test_train import FROM_AUDIO, FROM_STATES, RECIPE, run, small  # noqa: F401
 
 from speechft.adapt import masks
 from speechft.whisper import load
@@ -78,11 +78,28 @@ def test_the_seed_decides_and_the_input_is_left_alone() -> None:
     assert torch.equal(before, kept)
 
 
-def test_training_hears_the_masks(small: load.Whisper, tmp_path: Path) -> None:  # noqa: F811
-    recipe = dataclasses.replace(
-        RECIPE, epochs=1, time_masks=2, time_mask_s=1.0, channel_masks=1, channel_mask_share=0.3
-    )
-    masked = run(small, tmp_path / "masked", recipe)
+@pytest.mark.parametrize(("strategy", "source", "axis"), [("decoder", FROM_STATES, 1), ("full", FROM_AUDIO, 2)])
+def test_training_hears_the_masks(
+    small: load.Whisper,  # noqa: F811
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    strategy: str,
+    source: dict,
+    axis: int,
+) -> None:
+    axes: list[int] = []
+    hide_some = masks.hide
+
+    def noted(features: torch.Tensor, *, time_axis: int, **options):
+        axes.append(time_axis)
+        assert features.shape[time_axis] in (1500, 3000)
+        return hide_some(features, time_axis=time_axis, **options)
+
+    monkeypatch.setattr(masks, "hide", noted)
+    recipe = dataclasses.replace(RECIPE, strategy=strategy, epochs=1)
+    plain = run(small, tmp_path / "plain", recipe, **source)
     again = load.load(str(tmp_path / "base"))
-    plain = run(again, tmp_path / "plain", dataclasses.replace(RECIPE, epochs=1))
+    wanted = {"time_masks": 2, "time_mask_s": 1.0, "channel_masks": 1, "channel_mask_share": 0.3}
+    masked = run(again, tmp_path / "masked", dataclasses.replace(recipe, **wanted), **source)
+    assert set(axes) == {axis}
     assert masked.curve[-1]["loss"] != plain.curve[-1]["loss"]

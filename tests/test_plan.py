@@ -85,7 +85,18 @@ def test_steps_come_in_order_with_their_numbers(rooms: Materials) -> None:
     numbers = {step["name"]: step for step in steps}
     assert len(samples) == round(round(RATE / numbers["speed"]["speed"]) / numbers["tempo"]["tempo"])
     assert numbers["noise"]["measured_snr_db"] == pytest.approx(numbers["noise"]["snr_db"], abs=0.1)
+    assert rooms.rooms is not None
+    measured = rooms.rooms.rt60_s[numbers["room"]["room"]]
+    assert numbers["room"]["rt60_s"] == (measured if math.isfinite(measured) else None)
     assert json.loads(json.dumps(steps, allow_nan=False)) == steps
+
+
+@pytest.mark.parametrize("samples", [tone(300, duration_s=0.04), np.zeros(RATE, np.float32)])
+def test_what_a_clip_has_no_voice_for_is_told(samples: np.ndarray) -> None:
+    settings = {"tempo": {"p": 1}, "pitch": {"p": 1}, "formants": {"p": 1}}
+    made, steps = view(samples, settings, Materials())
+    assert len(made) == round(len(samples) / steps[0]["tempo"])
+    assert ["skipped" in step for step in steps] == [False, True, True]
 
 
 def test_draws_depend_on_seed_row_and_view_alone(rooms: Materials) -> None:
@@ -288,6 +299,15 @@ def test_everything_is_checked_before_a_run(tmp_path: Path) -> None:
     checks.check(training, {"cafe": {"noise": {"from": str(tmp_path / "cafe")}}, "phone": {"telephone": {}}})
     with pytest.raises(InputError, match=r"conditions\.street: .*street is used in training too"):
         checks.check(training, {"street": {"noise": {"from": str(tmp_path / "street")}}})
+    data = {role: [tmp_path / f"{role}.jsonl"] for role in ("train", "dev", "test")}
+    for role in ("dev", "test"):
+        with pytest.raises(InputError, match=rf"augment: .*{role}\.jsonl is what data\.{role} names"):
+            checks.check({"noise": {"babble_from": str(tmp_path / f"{role}.jsonl")}}, {}, data=data)
+    own = {"cafe": {"noise": {"kinds": "babble", "babble_from": str(tmp_path / "train.jsonl")}}}
+    with pytest.raises(InputError, match=r"conditions\.cafe: .*train\.jsonl is used in training too"):
+        checks.check({}, own, data=data)
+    shared_out = {role: [tmp_path / "all.jsonl"] for role in data}  # by `split`, which babble heeds
+    checks.check({"noise": {"babble_from": str(tmp_path / "all.jsonl")}}, {}, data=shared_out)
     with pytest.raises(InputError, match=r"conditions\.x\.nose: there is no such transform"):
         checks.check({}, {"x": {"nose": {}}})
     with pytest.raises(InputError, match=r"augment\.nose: there is no such transform"):

@@ -96,6 +96,9 @@ def test_the_page_stands_alone_and_plays_what_was_kept(tmp_path: Path) -> None:
     assert not re.search(r"(src|href)=\"(?!data:)", page)
     assert "&lt;b&gt;5 mg" in page
     assert "test condition phone" in page
+    assert re.search(r"gain.{0,60}\b2(\.0)?\b", page, re.DOTALL)
+    assert page.count("data:image/png;base64,") == 4  # a spectrogram of each sound
+    assert page.count('<path d="M') == 4  # and its waveform
     sounds = [
         soundfile.read(io.BytesIO(base64.b64decode(found)), dtype="int16")[0]
         for found in re.findall(r"data:audio/flac;base64,([^\"]+)", page)

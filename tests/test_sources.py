@@ -135,9 +135,8 @@ def test_shared_sources_are_found_however_they_are_written(tmp_path: Path) -> No
     training = settings.check({"noise": {"from": [str(tmp_path / "musan" / "noise")]}})
 
     def shared(path: Path) -> list[Path]:
-        return sources.shared_sources(
-            training, settings.check({"noise": {"kinds": "babble", "babble_from": str(path)}})
-        )
+        asked = settings.check({"noise": {"kinds": "babble", "babble_from": str(path)}})
+        return sources.shared(sources.paths(training), sources.paths(asked))
 
     assert shared(tmp_path / "musan")
     assert shared(tmp_path / "musan" / "noise" / "free-sound")
@@ -159,6 +158,25 @@ def test_talkers_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.Monk
 def test_long_talk_is_read_in_part(tmp_path: Path) -> None:
     long = sources.Recording(path=write(tmp_path / "lecture.wav", duration_s=35.0), duration_s=35.0)
     assert len(sources.read_talk(long)) == round(sources.LONGEST_TALK_S * RATE)
+
+
+def test_what_was_read_before_changes_nothing(tmp_path: Path) -> None:
+    """A recording that serves as talk, of which 30 s are enough, and as noise, which is read whole."""
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.random.default_rng(1).uniform(-0.5, 0.5, 50 * RATE).astype(np.float32), RATE)
+    recording = sources.Recording(path=path, duration_s=50.0)
+    sources.read_talk(recording)
+    after_talk = [sources.read_stretch(recording, RATE, np.random.default_rng(seed)) for seed in range(6)]
+    sources._talk_cache.clear()
+    sources._talk_cache_bytes = 0
+    for seed, (stretch, start_s) in enumerate(after_talk):
+        for keep in (True, False):
+            again, again_s = sources.read_stretch(recording, RATE, np.random.default_rng(seed), keep=keep)
+            np.testing.assert_array_equal(again, stretch)
+            assert again_s == start_s
+    assert max(start_s for _, start_s in after_talk) > 30
+    assert sources.fits([recording] * 10)
+    assert not sources.fits([recording] * 20)
 
 
 def test_a_stretch_lies_inside_its_segment(tmp_path: Path) -> None:

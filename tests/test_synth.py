@@ -1,5 +1,7 @@
 """Rows without recordings: scripts from term lists, spoken rows, and that none becomes dev or test by chance."""
 
+import dataclasses
+import json
 import shlex
 import sys
 from pathlib import Path
@@ -165,6 +167,32 @@ def test_a_term_list_alone_makes_all_roles(run: Run) -> None:
     assert all(row.extra["synthetic"] for role in ROLES for row in run.rows(role))
     assert not spoken.synth(run)
     assert not stages.ingest(run)
+
+
+def test_voices_accents_and_rates_are_drawn_for_each_sentence(tmp_path: Path) -> None:
+    words = {"text": "the same words", "spoken": "the same words"}
+    same = [dataclasses.replace(line, **words) for line in write(per_term=6)["train"]]
+    rows, _ = speak.speak(same, role="train", voices=settings.Voices(), seed=1, out=tmp_path)
+    assert len({row.speaker for row in rows}) > len(rows) / 2
+    assert len({row.accent for row in rows}) > 3
+    by_voice = {"foreign_share": 0.0, "accents": ("en-us",), "variants": ("m1",)}
+    rows, _ = speak.speak(same, role="train", voices=settings.Voices(**by_voice), seed=1, out=tmp_path / "one")
+    lengths = [row.duration or 0.0 for row in rows]
+    assert max(lengths) > 1.15 * min(lengths)  # rates of 0.8 to 1.2
+
+
+def test_lines_that_cannot_be_said_are_listed_even_when_they_stop_the_stage(run: Run, tmp_path: Path) -> None:
+    program = tmp_path / "speak.py"
+    program.write_text("raise SystemExit('no voice')")
+    command = f"{shlex.quote(sys.executable)} {program} {{wav}}"
+    more = f"[synth.voices]\ncommand = {json.dumps(command)}\n"
+    (tmp_path / "p.toml").write_text((tmp_path / "p.toml").read_text() + more)
+    broken = Run(config.load(tmp_path / "p.toml"), run.dir)
+    with pytest.raises(InputError, match=r"4 of 4 train lines could not be said, .* = 0\.05 allows.*rejects\.jsonl"):
+        spoken.synth(broken)
+    rejects = files.read_jsonl(run.dir / "synth" / "rejects.jsonl")
+    assert len(rejects) == 4
+    assert all("no voice" in reject["detail"] for reject in rejects)
 
 
 @pytest.mark.parametrize(

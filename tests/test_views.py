@@ -186,6 +186,8 @@ def test_rarer_accents_get_more_views_of_their_own(tmp_path: Path) -> None:
     assert len({(row.id, view) for row, view in more}) == len(more)
     assert all(view > 2 for _, view in more)  # beyond the usual views, and never the clean row again
     assert more == balance.more_views(rows, by="accent", count=2, seed=1)
+    turned = balance.more_views(rows[::-1], by="accent", count=2, seed=1)
+    assert {(row.id, view) for row, view in turned} == {(row.id, view) for row, view in more}
     made = make(rows, tmp_path / "out", count=1, settings={"gain": {}}, balance_by="accent")
     assert balance.shares(made, "accent") == {"a": 0.5, "b": 0.5}
     assert views.augmented_facts(made, by="accent")["drawn_shares"] == {"accent": {"a": 0.5, "b": 0.5}}

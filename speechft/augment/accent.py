@@ -80,6 +80,11 @@ def _best_match(padded: np.ndarray, wanted: np.ndarray, energy: np.ndarray, star
     return int(np.argmax(correlation / np.sqrt(energies + 1e-9)))
 
 
+def can_warp(samples: np.ndarray) -> bool:
+    """Whether `warp` has anything to change: 0.05 s or more, and not silent."""
+    return len(samples) >= round(SHORTEST_S * SAMPLE_RATE) and bool(samples.any())
+
+
 def warp(
     samples: np.ndarray,
     *,
@@ -112,7 +117,7 @@ def warp(
         ValueError: `rhythm_depth` without `rng`.
     """
     count = round(len(samples) / tempo)
-    if len(samples) < round(SHORTEST_S * SAMPLE_RATE) or not samples.any():
+    if not can_warp(samples):
         return _fit(samples, count)
     played = samples if formants == 1.0 else soxr.resample(samples, SAMPLE_RATE * formants, SAMPLE_RATE, quality="HQ")
     # Found in the recording: resampled, a low or high voice would leave the range of the search.

@@ -45,7 +45,8 @@ def more_views(rows: Sequence[Utterance], *, by: str, count: int, seed: int) -> 
     for turn in range(count + 1):
         for value, held in sorted(groups.items()):
             rng = draws.generator(f"{seed}:balance:{turn}:{value}")
-            order = [held[place] for place in rng.permutation(len(held))]
+            by_id = sorted(held, key=lambda row: row.id)  # the order of the manifest changes nothing
+            order = [by_id[place] for place in rng.permutation(len(by_id))]
             for number in range(min(largest, MOST_REPEATS * len(held)) - len(held)):
                 repetition = number // len(held) + 1
                 wanted.append((order[number % len(held)], turn + repetition * (count + 1)))

@@ -1,6 +1,7 @@
 """What a pipeline asks of `[augment]` and `[conditions]`, checked before anything starts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from speechft.augment import say, sources, synth
@@ -12,19 +13,25 @@ from speechft.text import language_code
 
 def check(
     settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]], *, language: str | None = "en",
-    views: int = 1,
+    views: int = 1, data: Mapping[str, Sequence[Path]] | None = None,
 ) -> None:  # fmt: skip
     """Check a pipeline's `[augment]` tables and `[conditions]` before anything starts.
 
     Args:
         language: what is spoken; None where texts are translations.
         views: of each row; without any, the default chain needs no voice.
+        data: the manifests of `train`, `dev` and `test`.
 
     Raises:
-        InputError: a transform, setting or value is wrong, no voice speaks the language, or a condition uses noise,
-            babble or impulse responses that training uses too.
+        InputError: a transform, setting or value is wrong, no voice speaks the language, training takes noise or babble
+            from dev or test rows, or a condition takes it from training rows or uses what training uses too.
     """
-    training = tables_of.check(settings or DEFAULT)
+    training, rows = tables_of.check(settings or DEFAULT), data or {}
+    for role in ("dev", "test"):
+        # One manifest for several roles says `split` in each row, and none marked dev or test is used.
+        alone = set(rows.get(role, ())) - set(rows.get("train", ()))
+        if heard := sources.shared(alone, sources.paths(training)):
+            raise InputError(f"augment: {heard[0]} is what data.{role} names; training must not hear it")
     by_default = views > 0 and language_code(language or "") == "en"  # another language it leaves out
     if settings or by_default:
         try:
@@ -37,18 +44,17 @@ def check(
             ) from error
     for name, tables in conditions.items():
         checked = tables_of.check_condition(tables, name=name)
-        shared = sources.shared_sources(training, checked)
-        if shared:
+        if both := sources.shared([*sources.paths(training), *rows.get("train", ())], sources.paths(checked)):
             raise InputError(
-                f"conditions.{name}: {shared[0]} is used in training too; a condition needs its own material"
+                f"conditions.{name}: {both[0]} is used in training too; a condition needs its own material"
             )
         _check_voices(checked, where=f"conditions.{name}", held_out=True, language=language)
         if training.say and checked.say:
-            both = training.say.speakers(held_out=False) & checked.say.speakers(held_out=True)
-            if both:
+            voices = training.say.speakers(held_out=False) & checked.say.speakers(held_out=True)
+            if voices:
                 raise InputError(
-                    f"conditions.{name}.say: the voice {'+'.join(sorted(both)[0])} speaks in training too; name other "
-                    "variants"
+                    f"conditions.{name}.say: the voice {'+'.join(sorted(voices)[0])} speaks in training too; name "
+                    "other variants"
                 )
 
 

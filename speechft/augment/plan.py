@@ -24,6 +24,8 @@ FULL_SCALE = 1.0
 PEAK_LIMIT = 0.99
 LONGEST_S = say.LONGEST_S
 TOO_LONG = f"longer than {LONGEST_S:.0f} s"
+NO_VOICE = f"silent, or shorter than {accent.SHORTEST_S:g} s"
+WARPS = ("pitch", "formants", "contour", "rhythm")  # one pass does all of them
 
 Step = dict[str, Any]  # one entry of a row's `transform`: {"name": "noise", "kind": "pink", "snr_db": 12.1, ...}
 
@@ -222,6 +224,8 @@ def _voice(
     if "rhythm" in drawn and tables.rhythm:
         numbers["rhythm_depth"] = draws.uniform(tables.rhythm.depth, drawn["rhythm"])
         steps.append({"name": "rhythm", "depth": numbers["rhythm_depth"]})
+    if numbers and not accent.can_warp(samples):
+        steps = [{**step, "skipped": NO_VOICE} if step["name"] in WARPS else step for step in steps]
     if numbers:
         samples = accent.warp(samples, tempo=tempo, rng=drawn.get("rhythm"), **numbers)
     elif tempo != 1.0:
@@ -310,7 +314,7 @@ def _recorded(
     for _ in range(NOISE_TRIES if materials.recordings else 0):
         recording: Recording = materials.recordings[int(rng.integers(len(materials.recordings)))]
         try:
-            stretch, start_s = sources.read_stretch(recording, samples_count, rng)
+            stretch, start_s = sources.read_stretch(recording, samples_count, rng, keep=materials.keep_noise)
         except audio.AudioError as error:
             log.warning("noise: left out: %s", error)
             continue

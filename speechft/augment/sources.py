@@ -24,8 +24,8 @@ MUSAN_FOLDERS = {
     "speech",
 }  # the corpus's top level; its speech serves as babble, not as noise
 LONGEST_TALK_S = 30.0  # babble takes no more of one utterance: a row may be a whole lecture
-LONGEST_KEPT_S = 60.0  # noise recordings up to this are kept whole
-CACHE_BYTES = 64 * 2**20  # of decoded talkers in each process, 17 minutes
+LONGEST_KEPT_S = 60.0  # noise recordings up to this are kept whole, where all of them fit
+CACHE_BYTES = 64 * 2**20  # of decoded talkers and noise in each process, 17 minutes
 TRAINING_ROOMS = 200
 CONDITION_ROOMS = 40
 NAMED_REJECTS = 5  # in the log; all of them are in `Materials.rejects`
@@ -51,6 +51,7 @@ class Materials:
         talkers: speaker -> utterances for babble.
         talkers_named: whether they come from a source the user named, not from the rows themselves.
         recordings: noise files.
+        keep_noise: whether they all fit into half of the cache; else no more of each is read than is used.
         rooms: impulse responses, None when no transform needs them.
         rejects: noise files and babble rows that cannot be used, with reasons.
     """
@@ -58,6 +59,7 @@ class Materials:
     talkers: Mapping[str, Sequence[Recording]] = dataclasses.field(default_factory=dict)
     talkers_named: bool = False
     recordings: Sequence[Recording] = ()
+    keep_noise: bool = True
     rooms: room.Bank | None = None
     rejects: Sequence[Reject] = ()
 
@@ -116,7 +118,15 @@ def materials(rows: Iterable[Utterance], *, settings: Transforms, seed: int, ban
             named,
             ", ..." * (len(rejects) > NAMED_REJECTS),
         )
-    return Materials(talkers=talkers, talkers_named=bool(voices), recordings=recordings, rooms=rooms, rejects=rejects)
+    return Materials(
+        talkers=talkers, talkers_named=bool(voices), recordings=recordings, keep_noise=fits(recordings), rooms=rooms,
+        rejects=rejects,
+    )  # fmt: skip
+
+
+def fits(recordings: Iterable[Recording]) -> bool:
+    """Whether noise takes no more than half of what is kept: from a larger set a file seldom comes twice in time."""
+    return sum(recording.duration_s or 0.0 for recording in recordings) * audio.SAMPLE_RATE * 4 <= CACHE_BYTES / 2
 
 
 def _check_babble(noise: Noise, talkers: Mapping[str, Sequence[Recording]], *, named: bool) -> None:
@@ -210,20 +220,21 @@ def _talk(rows: Iterable[Utterance], *, held_out: bool) -> list[Recording]:
     ]  # fmt: skip
 
 
-def shared_sources(training: Transforms, condition: Transforms) -> list[Path]:
-    """Sources that a test condition would share with training; one inside the other counts."""
-    ours, theirs = ({path.resolve() for path in _paths(settings)} for settings in (training, condition))
-    return sorted(path for path in theirs if any(path == o or path in o.parents or o in path.parents for o in ours))
+def shared(ours: Iterable[Path], theirs: Iterable[Path]) -> list[Path]:
+    """Those of `theirs` that are among `ours`; one inside the other counts."""
+    held, asked = ({path.resolve() for path in paths} for paths in (ours, theirs))
+    return sorted(path for path in asked if any(path == o or path in o.parents or o in path.parents for o in held))
 
 
-def _paths(settings: Transforms) -> list[Path]:
+def paths(settings: Transforms) -> list[Path]:
+    """Every folder or manifest that settings name: impulse responses, noise, babble."""
     found = [] if settings.room is None or settings.room.source is None else [settings.room.source]
     if settings.noise is not None:
         found += [*settings.noise.source, *settings.noise.babble_from]
     return found
 
 
-_talk_cache: OrderedDict[Recording, np.ndarray] = OrderedDict()
+_talk_cache: OrderedDict[tuple[Recording, float], np.ndarray] = OrderedDict()
 _talk_cache_bytes = 0
 
 
@@ -234,22 +245,25 @@ def read_talk(recording: Recording, *, longest_s: float = LONGEST_TALK_S) -> np.
         audio.AudioError: it cannot be decoded.
     """
     global _talk_cache_bytes
-    if recording in _talk_cache:
-        _talk_cache.move_to_end(recording)
-        return _talk_cache[recording]
+    key = (recording, longest_s)
+    if key in _talk_cache:
+        _talk_cache.move_to_end(key)
+        return _talk_cache[key]
     length_s = None if recording.duration_s is None else min(recording.duration_s, longest_s)
     samples = audio.read(recording.path, offset_s=recording.offset_s, duration_s=length_s)
-    _talk_cache[recording] = samples
+    _talk_cache[key] = samples
     _talk_cache_bytes += samples.nbytes
     while _talk_cache_bytes > CACHE_BYTES:
         _talk_cache_bytes -= _talk_cache.popitem(last=False)[1].nbytes
     return samples
 
 
-def read_stretch(recording: Recording, samples_count: int, rng: np.random.Generator) -> tuple[np.ndarray, float]:
+def read_stretch(
+    recording: Recording, samples_count: int, rng: np.random.Generator, *, keep: bool = True
+) -> tuple[np.ndarray, float]:
     """Up to `samples_count` samples of a recording from a random place.
 
-    Short recordings are read whole and kept for the next rows; of long ones no more is read than is used.
+    Short recordings are read whole and kept for the next rows if `keep`; else no more is read than is used.
 
     Returns:
         Samples, shape (samples,), and the second they start at.
@@ -261,7 +275,7 @@ def read_stretch(recording: Recording, samples_count: int, rng: np.random.Genera
     length_s = samples_count / audio.SAMPLE_RATE
     slack_s = max(0.0, recording.duration_s - length_s)
     start_s = round(recording.offset_s + slack_s * float(rng.random()), 3)
-    if recording.duration_s <= LONGEST_KEPT_S:
+    if keep and recording.duration_s <= LONGEST_KEPT_S:
         start = round((start_s - recording.offset_s) * audio.SAMPLE_RATE)
         stretch = read_talk(recording, longest_s=LONGEST_KEPT_S)[start:]
     else:
