@@ -131,3 +131,11 @@ def test_active_level_leaves_pauses_out() -> None:
     assert audio.active_level_db(padded) == pytest.approx(level, abs=0.05)
     assert audio.active_level_db(np.zeros(1600, np.float32)) == -math.inf
     assert audio.active_level_db(np.zeros(0, np.float32)) == -math.inf
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac"])
+def test_sixteen_bits_are_read_as_libsndfile_reads_them(tmp_path: Path, suffix: str) -> None:
+    values = np.random.default_rng(1).integers(-(2**15), 2**15, 4000, dtype=np.int16)
+    soundfile.write(tmp_path / f"a.{suffix}", values, 16000, subtype="PCM_16")
+    own = soundfile.read(tmp_path / f"a.{suffix}", dtype="float32")[0]
+    np.testing.assert_array_equal(audio.read(tmp_path / f"a.{suffix}"), own)

@@ -319,7 +319,7 @@ def _recorded(
             log.warning("noise: left out: %s", error)
             continue
         sound = noise.loop(stretch, samples_count, rng)
-        if np.any(np.abs(sound) > noise.FAINTEST):
+        if max(float(sound.max()), -float(sound.min())) > noise.FAINTEST:
             return sound, {"source": recording.id, "start_s": start_s}
     return None
 
