@@ -304,8 +304,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "encoding included, its log-mels too; the recipe's log-mels are computed beforehand. Ratio: the recipe's time "
         "over ours. Counted: by floating-point operations, a step's windows in one pass. The recipe is measured "
         "before and after ours, both rates are in [speed.json](speed.json). Memory is the "
-        "peak of the process; in ours up to as much as the disk column is kept states, mapped, which the system takes "
-        "back when it needs room. Targets at 5 epochs and 1 view: tiny 5, small 6.5, turbo 12.",
+        "peak of the process. Outside the model is what the loop does around its passes and the optimiser: batches are "
+        "put together inside. Targets at 5 epochs and 1 view: tiny 5, small 6.5, turbo 12.",
         "",
         "| size | device | precision | epochs | views | ratio | counted | clips/s | outside the model | memory, GB "
         "| recipe's | disk, GB |",

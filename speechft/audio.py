@@ -99,19 +99,24 @@ def read(path: str | Path, *, offset_s: float = 0.0, duration_s: float | None = 
     if not len(samples):
         raise AudioError("empty audio", f"{path}: holds no samples")
     if whole:
-        samples = np.multiply(samples, np.float32(2**-15), dtype=np.float32)
+        samples = np.multiply(samples, np.float32(2**-15), dtype=np.float32)  # finite, and within [-1, 1]
+    else:
+        _check_values(samples, path)
+    mono: np.ndarray = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
+    if whole and rate == SAMPLE_RATE:
+        return mono
+    clipped: np.ndarray = np.clip(resample(mono, rate=rate), -1.0, 1.0)
+    return clipped
+
+
+def _check_values(samples: np.ndarray, path: Path) -> None:
     lowest, highest = float(samples.min()), float(samples.max())  # not finite where one sample is not
     if not (math.isfinite(lowest) and math.isfinite(highest)):
         bad = int(np.count_nonzero(~np.isfinite(samples)))
         raise AudioError("NaN samples", f"{path}: {bad:,} of {samples.size:,} samples are NaN or infinite")
-    mono: np.ndarray = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
     peak = max(highest, -lowest)
     if peak > FULL_SCALE_LIMIT:
         raise AudioError("samples out of range", f"{path}: samples reach {peak:.0f}, floating point must be in [-1, 1]")
-    if rate == SAMPLE_RATE and peak <= 1.0:
-        return mono
-    clipped: np.ndarray = np.clip(resample(mono, rate=rate), -1.0, 1.0)
-    return clipped
 
 
 def resample(samples: np.ndarray, *, rate: int, new_rate: int = SAMPLE_RATE) -> np.ndarray:

@@ -28,7 +28,7 @@ FILL = 0.9  # of a packed window holds clips and gaps
 PROMPT_TRIALS = 4  # shares of the term list, see adapt/prompt.py
 SPOKEN_S = 3.5  # a sentence of `synth`
 # Seconds of 2 cores' work a second of audio in a view, reading and writing included (docs/benchmarks/augment_speed.md).
-VIEW_RATE = 0.006
+VIEW_RATE = 0.003
 FLOAT32_SLOWER = 2.5  # what runs the model, on a processor without bf16 (docs/log.md, 2026-11-25)
 
 

@@ -122,16 +122,18 @@ def mix(speech: np.ndarray, noise: np.ndarray, *, snr_db: float) -> tuple[np.nda
     speech_db = audio.active_level_db(speech)
     silent = speech_db < SILENCE_DB
     noise_db = (NOMINAL_SPEECH_DB if silent else speech_db) - snr_db
-    scaled_noise = noise * np.float32(10 ** (noise_db / 20) / noise_rms)
-    mixed = speech + scaled_noise
+    mixed = noise * np.float32(10 ** (noise_db / 20) / noise_rms)
+    scaled_rms = _rms(mixed)
+    mixed += speech
     peak = max(float(mixed.max()), -float(mixed.min()))
     if peak > PEAK_LIMIT:
-        scale = np.float32(PEAK_LIMIT / peak)
-        mixed, scaled_noise = mixed * scale, scaled_noise * scale
-        speech_db = audio.active_level_db(speech * scale)
+        scale = PEAK_LIMIT / peak
+        mixed *= np.float32(scale)
+        scaled_rms *= scale
+        speech_db = audio.active_level_db(speech * np.float32(scale))
     if silent:
         return mixed, -math.inf
-    return mixed, speech_db - 20 * math.log10(max(_rms(scaled_noise), TINY))
+    return mixed, speech_db - 20 * math.log10(max(scaled_rms, TINY))
 
 
 def _rms(samples: np.ndarray) -> float:
