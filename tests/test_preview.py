@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import browser
 import numpy as np
 import pytest
 import soundfile
@@ -109,3 +110,26 @@ def test_the_page_stands_alone_and_plays_what_was_kept(tmp_path: Path) -> None:
     assert "width: 50.0%" in page
     preview.write(tmp_path / "empty.html", clean=[clean], views=[], conditions=[])
     assert dataclasses.replace(clean) == clean
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(browser.CHROMIUM is None, reason="no Chromium on this machine")
+def test_the_page_in_a_browser(tmp_path: Path) -> None:
+    """A dozen rows with both players and pictures, every sound can be played, and nothing overflows a phone."""
+    clean = [row(tmp_path, f"a{i}", speaker="ann") for i in range(20)]
+    views = [row(tmp_path, f"a{i}#view1", {"name": "gain", "gain_db": i}, parent=f"a{i}") for i in range(20)]
+    preview.write(tmp_path / "preview.html", clean=clean, views=views, conditions=[])
+    script = """
+    const players = [...document.querySelectorAll("audio")];
+    const drawn = [...document.querySelectorAll(".picture img")].filter((image) => image.naturalWidth > 0).length;
+    const overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+    let heard = 0;
+    const say = () => { document.title = ["probe", players.length, drawn, overflow, heard].join(" "); };
+    for (const player of players) {
+      player.addEventListener("loadedmetadata", () => { heard += player.duration === 1; say(); });
+      player.preload = "metadata";
+      player.load();
+    }
+    say();
+    """
+    assert browser.answer(tmp_path / "preview.html", script, folder=tmp_path) == "probe 24 24 0 24"
