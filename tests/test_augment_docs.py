@@ -1,12 +1,13 @@
 """docs/augment.md names every transform, every setting, and the default chain as the code has them."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from speechft import config
-from speechft.augment import settings
+from speechft.augment import checks, settings
 
 PAGE = (Path(__file__).parent.parent / "docs" / "augment.md").read_text(encoding="utf-8")
 
@@ -35,3 +36,10 @@ def test_the_default_chain_is_the_one_told() -> None:
     for name in settings.DEFAULT:
         line = next(line for line in chain[0].splitlines() if f"`{name}`" in line)
         assert f" {getattr(checked, name).p:g} " in line, name
+
+
+def test_the_conditions_to_copy_are_right_beside_the_default_chain() -> None:
+    [block] = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    conditions = tomllib.loads(block)["conditions"]
+    assert set(conditions) == {"babble0", "babble5", "babble10", "telephone", "room", "scottish", "hindi"}
+    checks.check({}, conditions)
