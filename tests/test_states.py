@@ -151,7 +151,8 @@ def test_too_little_disk_is_an_error_before_the_first_byte(tmp_path: Path, monke
 def test_the_size_is_told_before_the_first_byte_and_a_damaged_store_is_made_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = Run(config.load(write_pipeline(tmp_path)), tmp_path / "runs" / "small")
+    base = any_whisper.save(tmp_path / "base", 51864, d_model=16, layers=1)
+    run = Run(config.load(write_pipeline(tmp_path), [f"model.base={base}"]), tmp_path / "runs" / "small")
     stages.run_stages(run, ("ingest", "augment"))
     caplog.set_level("INFO")
     told: list[bool] = []
