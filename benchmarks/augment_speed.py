@@ -32,7 +32,7 @@ import psutil
 
 from speechft import audio, files, manifest, provenance
 from speechft.audio import SAMPLE_RATE
-from speechft.augment import noise, plan, room, settings, sources
+from speechft.augment import noise, plan, room, settings
 from speechft.augment.settings import DEFAULT
 from speechft.augment.sources import Materials, Recording
 from speechft.augment.views import make_views
@@ -154,9 +154,7 @@ def collect(folder: Path, clips: list[tuple[Utterance, np.ndarray]]) -> Material
         talkers.setdefault(row.speaker or "", []).append(
             Recording(path=row.audio_filepath, offset_s=row.offset, duration_s=row.duration, id=row.id)
         )
-    return Materials(
-        rooms=bank, recordings=recordings, keep_noise=sources.fits(recordings), talkers=talkers, talkers_named=True
-    )
+    return Materials(rooms=bank, recordings=recordings, talkers=talkers, talkers_named=True)
 
 
 def measure(

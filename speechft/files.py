@@ -1,7 +1,6 @@
 """Atomic files and the record each stage leaves, so that a killed run goes on where it stopped."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -11,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any, TextIO
+from typing import IO, Any
 
 from speechft import provenance
 from speechft.errors import InputError
@@ -20,7 +19,6 @@ log = logging.getLogger(__name__)
 
 STAGE_FILE = "stage.json"  # written last: its existence means the stage finished
 STARTED_FILE = "started.json"  # written first: whose partial work the folder holds
-LOCK_FILE = ".lock"
 TEMP_SUFFIX = ".speechft-tmp"
 
 
@@ -61,51 +59,6 @@ def _sync_folder(folder: Path) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-
-
-@contextlib.contextmanager
-def only_one(folder: str | Path) -> Iterator[None]:
-    """Hold a folder for this process; the system lets go of it however the process ends.
-
-    Raises:
-        InputError: another process holds it, or it cannot be written.
-    """
-    with _lock_file(folder) as file:
-        if not _take(file, wait=False):
-            raise InputError(
-                f"{folder}: another process is at work on this run; wait for it to end, or name another with RUN="
-            )
-        yield
-
-
-@contextlib.contextmanager
-def in_turn(folder: str | Path) -> Iterator[None]:
-    """As `only_one`, but wait, and say so, until a process that holds the folder lets go of it."""
-    with _lock_file(folder) as file:
-        if not _take(file, wait=False):
-            log.info("%s: another process is making this; waiting for it", folder)
-            _take(file, wait=True)
-        yield
-
-
-def _lock_file(folder: str | Path) -> TextIO:
-    path = Path(folder) / LOCK_FILE
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("w")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written ({error.strerror}); choose another run directory") from error
-
-
-def _take(file: TextIO, *, wait: bool) -> bool:
-    """Take the lock; False where another process holds it. A file system without locks gives it to all."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        log.debug("%s: cannot be locked", file.name)
-    return True
 
 
 def write_json(path: str | Path, obj: Any) -> None:

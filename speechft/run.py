@@ -20,7 +20,7 @@ FORMATS = {
     "ingest": 1,
     "augment": 5,
     "conditions": 2,
-    "synth": 1,
+    "synth": 2,
     "encode": 2,
     "finetune": 2,
     "transcribe": 2,

@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from speechft import files, manifest, spoken, text
+from speechft import files, locks, manifest, spoken, text
 from speechft.errors import InputError
 from speechft.manifest import Reject
 from speechft.progress import Progress
@@ -33,7 +33,7 @@ def run_stages(run: Run, names: tuple[str, ...] = ORDER) -> dict[str, bool]:
     """
     did = {}
     alone = os.environ.get("RANK", "0") == "0"  # the others of a team work under the first one's lock
-    with files.only_one(run.dir) if alone else contextlib.nullcontext():
+    with locks.only_one(run.dir) if alone else contextlib.nullcontext():
         for name in names:
             did[name] = STAGES[name](run)
             if not did[name]:

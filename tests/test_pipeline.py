@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from test_team import LAUNCH
 
-from speechft import config, files, stages, text
+from speechft import config, files, locks, stages, text
 from speechft.run import Run
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -192,7 +192,7 @@ def test_two_processes_finetune_under_accelerate(pipeline: Path, whole: Path) ->
 
 
 def test_a_second_process_on_a_run_is_told_so(pipeline: Path, whole: Path) -> None:
-    with files.only_one(whole):
+    with locks.only_one(whole):
         done = subprocess.run(
             command(pipeline, whole.parent), cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True
         )

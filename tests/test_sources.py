@@ -175,8 +175,8 @@ def test_what_was_read_before_changes_nothing(tmp_path: Path) -> None:
             np.testing.assert_array_equal(again, stretch)
             assert again_s == start_s
     assert max(start_s for _, start_s in after_talk) > 30
-    assert sources.fits([recording] * 10)
-    assert not sources.fits([recording] * 20)
+    assert sources.Materials(recordings=[recording] * 10).keep_noise
+    assert not sources.Materials(recordings=[recording] * 20).keep_noise
 
 
 def test_a_stretch_lies_inside_its_segment(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Where noise, babble and rooms come from: recordings found, checked, and read within bounded memory."""
 
 import dataclasses
+import functools
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -51,7 +52,6 @@ class Materials:
         talkers: speaker -> utterances for babble.
         talkers_named: whether they come from a source the user named, not from the rows themselves.
         recordings: noise files.
-        keep_noise: whether they all fit into half of the cache; else no more of each is read than is used.
         rooms: impulse responses, None when no transform needs them.
         rejects: noise files and babble rows that cannot be used, with reasons.
     """
@@ -59,9 +59,14 @@ class Materials:
     talkers: Mapping[str, Sequence[Recording]] = dataclasses.field(default_factory=dict)
     talkers_named: bool = False
     recordings: Sequence[Recording] = ()
-    keep_noise: bool = True
     rooms: room.Bank | None = None
     rejects: Sequence[Reject] = ()
+
+    @functools.cached_property
+    def keep_noise(self) -> bool:
+        """Whether all noise takes no more than half of the cache: of a larger set a file seldom comes twice in time."""
+        seconds = sum(recording.duration_s or 0.0 for recording in self.recordings)
+        return seconds * audio.SAMPLE_RATE * 4 <= CACHE_BYTES / 2
 
 
 def materials(rows: Iterable[Utterance], *, settings: Transforms, seed: int, bank: Path, held_out: bool) -> Materials:
@@ -118,15 +123,7 @@ def materials(rows: Iterable[Utterance], *, settings: Transforms, seed: int, ban
             named,
             ", ..." * (len(rejects) > NAMED_REJECTS),
         )
-    return Materials(
-        talkers=talkers, talkers_named=bool(voices), recordings=recordings, keep_noise=fits(recordings), rooms=rooms,
-        rejects=rejects,
-    )  # fmt: skip
-
-
-def fits(recordings: Iterable[Recording]) -> bool:
-    """Whether noise takes no more than half of what is kept: from a larger set a file seldom comes twice in time."""
-    return sum(recording.duration_s or 0.0 for recording in recordings) * audio.SAMPLE_RATE * 4 <= CACHE_BYTES / 2
+    return Materials(talkers=talkers, talkers_named=bool(voices), recordings=recordings, rooms=rooms, rejects=rejects)
 
 
 def _check_babble(noise: Noise, talkers: Mapping[str, Sequence[Recording]], *, named: bool) -> None:

@@ -25,7 +25,7 @@ from speechft.whisper import source, tokens
 logger = logging.getLogger(__name__)
 
 # Steps have ever other shapes, and oneDNN and PyTorch's wrapper of it each keep 1,024 compiled products of them: 0.3 GB
-# and 0.4 GB after 48 steps of tiny in bf16, and no time gained.
+# and, after 48 steps of tiny in bf16, 0.4 GB, and no time gained (docs/log.md, 2026-11-27).
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "32")
 os.environ.setdefault("LRU_CACHE_CAPACITY", "1")
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from speechft import files
+from speechft import files, locks
 from speechft.errors import InputError
 from speechft.whisper import attention, load, shards, windows
 from speechft.whisper.load import Device
@@ -125,7 +125,7 @@ def keep(
     Raises:
         InputError: the folder cannot be written.
     """
-    with files.in_turn(path):
+    with locks.in_turn(path):
         shards.remove_unfinished(path)
         encoder.to(device.name).eval().requires_grad_(False)  # else autocast keeps casts, in one place for all threads
         # Attention is chosen out here too: a thread that is done would choose it back under the others.
