@@ -7,9 +7,9 @@
 The recipe is Seq2SeqTrainer with the encoder frozen, log-mels padded to 30 s and computed beforehand, so that only
 training is timed. Ours is encoding (log-mel included) once a view, and the loop over kept states. Weights are random,
 clips are 5 s of noise with 20 random tokens, a tenth of them alone in their window; in bf16 also the share that is the
-default. The recipe runs before and after ours, each in a process of its own, a
-warm-up step of both left out; its seconds a clip times the clips of all epochs are its time, as it repeats the same
-work every epoch. Resumable: finished parts lie in runs/speed/. Writes docs/benchmarks/speed.json and speed.md.
+default. The recipe runs before and after ours, each in a process of its own, warm-up steps of both left out; its
+seconds a clip times the clips of all epochs are its time, as it repeats the same work every epoch. Resumable: finished
+parts lie in runs/speed/. Writes docs/benchmarks/speed.json and speed.md, and keeps rows of other sizes and devices.
 """
 
 from __future__ import annotations
@@ -34,17 +34,20 @@ SIZES = {"cpu": ("tiny", "base", "small"), "cuda": ("small", "large", "turbo")}
 CLIPS = {"tiny": 160, "base": 96, "small": 64}  # an epoch; on CUDA more
 CUDA_CLIPS = 640
 RECIPE_STEPS = {"tiny": 5, "base": 3, "small": 2}  # the first is warm-up
+CUDA_RECIPE_STEPS = 12
+RECIPE_WORKERS = 4  # that collate ahead of a GPU, so that it waits for none
 BATCH = 32  # clips an optimiser step
 SHARE = 0.1  # of the clips have a window of their own
 CLIP_S, TOKENS = 5.0, 20
 EPOCHS, VIEWS = (1, 5, 10), (1, 3)
 TARGETS = {"tiny": 5.0, "small": 6.5, "turbo": 12.0}  # at 5 epochs and 1 view
+MEMORY_ROOM_GB = 0.05  # that two runs of the same differ by
 ROUNDS = ("recipe-1", "ours", "recipe-2")
 BY_DEFAULT = "ours_default"  # with the share of clips alone that is the default, in bf16
 SHARES = {"ours": SHARE, BY_DEFAULT: config.Encode().single_share}
 
 
-def model_of(size: str) -> Any:
+def model_of(size: str, device: str = "cpu") -> Any:
     """A Whisper of published dimensions with random weights."""
     import torch
     from transformers import GenerationConfig, WhisperConfig, WhisperForConditionalGeneration
@@ -54,13 +57,13 @@ def model_of(size: str) -> Any:
     shape = PUBLISHED[size]
     heads, width = shape.d_model // 64, 4 * shape.d_model
     torch.manual_seed(1)
-    model = WhisperForConditionalGeneration(
-        WhisperConfig(
-            d_model=shape.d_model, encoder_layers=shape.encoder_layers, decoder_layers=shape.decoder_layers,
-            encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=width, decoder_ffn_dim=width,
-            vocab_size=shape.vocabulary, num_mel_bins=shape.n_mels,
-        )
+    settings = WhisperConfig(
+        d_model=shape.d_model, encoder_layers=shape.encoder_layers, decoder_layers=shape.decoder_layers,
+        encoder_attention_heads=heads, decoder_attention_heads=heads, encoder_ffn_dim=width, decoder_ffn_dim=width,
+        vocab_size=shape.vocabulary, num_mel_bins=shape.n_mels,
     )  # fmt: skip
+    with torch.device(device):  # drawn where it is used: a processor takes long for 1.5 billion weights
+        model = WhisperForConditionalGeneration(settings)
     model.generation_config = GenerationConfig(decoder_start_token_id=50258, eos_token_id=50257, pad_token_id=50257)
     return model
 
@@ -96,8 +99,8 @@ def recipe(size: str, precision: str, device: str) -> dict[str, Any]:
 
     from speechft.whisper import windows
 
-    steps = RECIPE_STEPS.get(size, 3) if device == "cpu" else 12
-    model = model_of(size)
+    steps = RECIPE_STEPS.get(size, 3) if device == "cpu" else CUDA_RECIPE_STEPS
+    model = model_of(size, device)
     model.freeze_encoder()
     model.config.use_cache = False
     n_mels = model.config.num_mel_bins
@@ -106,7 +109,7 @@ def recipe(size: str, precision: str, device: str) -> dict[str, Any]:
             "input_features": windows.log_mel(windows.pad_window(clip(number)), n_mels=n_mels),
             "labels": torch.tensor([50258, 50259, 50359, 50363, *text_of(number), 50257]),
         }
-        for number in range(2 * BATCH)
+        for number in range(BATCH * (2 if device == "cpu" else 4))
     ]
 
     def collate(batch: list[dict[str, Any]]) -> dict[str, Any]:
@@ -121,17 +124,66 @@ def recipe(size: str, precision: str, device: str) -> dict[str, Any]:
                 torch.cuda.synchronize()
             ended.append(time.perf_counter())
 
+    at_once = 16 if device == "cpu" else BATCH
     with tempfile.TemporaryDirectory() as folder:
         arguments = Seq2SeqTrainingArguments(
-            output_dir=folder, per_device_train_batch_size=16, gradient_accumulation_steps=BATCH // 16, max_steps=steps,
-            learning_rate=1e-5, bf16=precision == "bfloat16", use_cpu=device == "cpu", save_strategy="no",
+            output_dir=folder, per_device_train_batch_size=at_once, gradient_accumulation_steps=BATCH // at_once,
+            max_steps=steps, learning_rate=1e-5, dataloader_num_workers=0 if device == "cpu" else RECIPE_WORKERS,
+            bf16=precision == "bfloat16", use_cpu=device == "cpu", save_strategy="no",
             logging_strategy="no", report_to=[], disable_tqdm=True, dataloader_pin_memory=device == "cuda",
         )  # fmt: skip
         Seq2SeqTrainer(
             model=model, args=arguments, train_dataset=rows, data_collator=collate, callbacks=[Clock()]
         ).train()  # type: ignore[arg-type]
     measured = ended[-1] - ended[0]
-    return {"s_per_clip": measured / (BATCH * (len(ended) - 1)), "steps": len(ended) - 1, "peak_gb": peak_gb(device)}
+    return {
+        "s_per_clip": measured / (BATCH * (len(ended) - 1)), "steps": len(ended) - 1, "peak_gb": peak_gb(device),
+        "where": where_of(device),
+    }  # fmt: skip
+
+
+def where_of(device: str) -> str:
+    """What it ran on, for the page."""
+    import torch
+    import transformers
+
+    name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} cores"
+    return f"{name}, PyTorch {torch.__version__.split('+')[0]}, transformers {transformers.__version__}"
+
+
+class Inside:
+    """Seconds inside calls: by the clock on CPU, by events on CUDA, where a call returns before its work is done."""
+
+    def __init__(self, device: str) -> None:
+        self.device, self.seconds, self.spans = device, 0.0, list[tuple[Any, Any]]()
+        self.counting = threading.Lock()
+
+    def timed(self, call: Callable[..., Any]) -> Callable[..., Any]:
+        """The call, counted."""
+        import torch
+
+        def on_cpu(*arguments: Any, **options: Any) -> Any:
+            started = time.perf_counter()
+            result = call(*arguments, **options)
+            with self.counting:
+                self.seconds += time.perf_counter() - started
+            return result
+
+        def on_cuda(*arguments: Any, **options: Any) -> Any:
+            begin, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            begin.record()
+            result = call(*arguments, **options)
+            end.record()
+            self.spans.append((begin, end))
+            return result
+
+        return on_cuda if self.device == "cuda" else on_cpu
+
+    def taken(self) -> float:
+        """Seconds since the last time this was asked, once the device is idle."""
+        seconds = self.seconds + sum(begin.elapsed_time(end) for begin, end in self.spans) / 1000
+        self.seconds, self.spans = 0.0, []
+        return seconds
 
 
 def ours(size: str, precision: str, device: str, *, single_share: float) -> dict[str, Any]:
@@ -147,25 +199,14 @@ def ours(size: str, precision: str, device: str, *, single_share: float) -> dict
 
     number_of_clips = CLIPS.get(size, CUDA_CLIPS) if device == "cpu" else CUDA_CLIPS
     where = Device(name=device, precision=getattr(torch, precision), reason="as asked")
-    model = model_of(size)
+    model = model_of(size, device)
     ids = tokens.Layout(
         prompt=(50258, 50259, 50359), end=50257, previous=50361, no_timestamps=50363, first_timestamp=50364
     )
     whisper = Whisper(
         model=model, tokenizer=None, ids=ids, name=size, revision=None, source=None, language="en", task="transcribe"
     )
-    inside, counting = [0.0], threading.Lock()
-
-    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*arguments: Any, **options: Any) -> Any:
-            started = now(device)
-            result = call(*arguments, **options)
-            with counting:
-                inside[0] += now(device) - started
-            return result
-
-        return run
-
+    inside = Inside(device)
     rows = [
         Utterance(id=f"{number:05d}", audio_filepath=None, text="", duration=CLIP_S)
         for number in range(number_of_clips)
@@ -175,9 +216,12 @@ def ours(size: str, precision: str, device: str, *, single_share: float) -> dict
     packed: list[Any] = []
     view_s, view_outside_s, stores, items, disk = [], [], [], [], 0.0
     original = states.encode
-    states.encode = timed(original)  # type: ignore[assignment]
+    states.encode = inside.timed(original)  # type: ignore[assignment]
     encoder = model.model.encoder
-    original(encoder.to(device), torch.zeros(1, model.config.num_mel_bins, 3000), where)  # warm-up
+    n_mels = model.config.num_mel_bins
+    for count in (1,) if device == "cpu" else (8, 8, 1):  # warm-up
+        heard = torch.zeros(count, windows.N_SAMPLES)
+        original(encoder.to(device), windows.log_mel(heard, n_mels=n_mels, device=device), where)
     for view in range(max(VIEWS)):
         planned = windows.pack(
             rows, name="rows", view=view, seed=1, gap_s=(0.1, 0.8), single_share=single_share, max_tokens=440,
@@ -188,16 +232,16 @@ def ours(size: str, precision: str, device: str, *, single_share: float) -> dict
             placed = planned[number].placed
             return windows.assemble([clip(int(p.utterance.id), view) for p in placed], [p.start_s for p in placed])
 
-        inside[0], started = 0.0, now(device)
+        started = now(device)
         stores.append(
             states.keep(
                 folder / str(view), count=len(planned), render=render, encoder=encoder, device=where, dtype="float16",
-                n_mels=model.config.num_mel_bins,
+                n_mels=n_mels,
             )
         )  # fmt: skip
         view_s.append(now(device) - started)
         at_once = states.side_by_side(torch.get_num_threads())[0] if device == "cpu" else 1
-        view_outside_s.append(view_s[-1] - inside[0] / at_once)
+        view_outside_s.append(view_s[-1] - inside.taken() / at_once)
         for index, window in enumerate(planned):
             segments = tuple(
                 tokens.Segment(tokens=text_of(int(p.utterance.id)), start_s=p.start_s, end_s=p.end_s)
@@ -222,22 +266,23 @@ def ours(size: str, precision: str, device: str, *, single_share: float) -> dict
         pool = [segment.tokens for item in items for segment in item.segments]
         steps = [epoch_steps(items, settings, epoch=epoch) for epoch in range(max(EPOCHS))]
         total = sum(map(len, steps)) + 1
-        loop.epoch(steps[0][:1], total=total, pool=pool)  # warm-up
-        loop._backward = timed(loop._backward)  # type: ignore[method-assign]
-        loop.optimizer.step = timed(loop.optimizer.step)  # type: ignore[method-assign]
+        loop.epoch(steps[0][: 1 if device == "cpu" else 4], total=total, pool=pool)  # warm-up
+        now(device)
+        loop._backward = inside.timed(loop._backward)  # type: ignore[method-assign]
+        loop.optimizer.step = inside.timed(loop.optimizer.step)  # type: ignore[method-assign]
         epoch_s, epoch_outside_s = [], []
         for chunks in steps:
-            loop.state.done, inside[0], started = 0, 0.0, now(device)
+            loop.state.done, started = 0, now(device)
             loop.epoch(chunks, total=total, pool=pool)
             epoch_s.append(now(device) - started)
-            epoch_outside_s.append(epoch_s[-1] - inside[0])
+            epoch_outside_s.append(epoch_s[-1] - inside.taken())
     shutil.rmtree(folder, ignore_errors=True)
     longest = [max(len(item.segments) for item in chunk) * TOKENS + 4 for chunk in steps[0]]
     return {
         "clips": number_of_clips, "windows": [sum(v == view for v, _ in packed) for view in range(max(VIEWS))],
         "tokens_computed": sum(len(chunk) * t for chunk, t in zip(steps[0], longest, strict=True)),
         "view_s": view_s, "view_outside_s": view_outside_s, "epoch_s": epoch_s, "epoch_outside_s": epoch_outside_s,
-        "disk_gb": disk, "peak_gb": peak_gb(device),
+        "disk_gb": disk, "peak_gb": peak_gb(device), "where": where_of(device),
     }  # fmt: skip
 
 
@@ -284,7 +329,8 @@ def rows_of(
                     "counted_ratio": round(counted(size, epochs=epochs, views=views, held=held), 2),
                     "clips_per_s": round(clips / seconds, 3), "peak_gb": round(held["peak_gb"], 2),
                     "disk_gb": round(held["disk_gb"] * views, 3), "seconds_outside_model": round(outside, 2),
-                    "seconds": round(seconds, 1), "recipe_s_per_clip": [round(s, 4) for s in per_clip],
+                    "seconds": round(seconds, 1), "recipe_s_per_clip": [round(s, 5) for s in per_clip],
+                    "where": held.get("where"),
                     "recipe_peak_gb": round(max(parts[n]["peak_gb"] for n in ("recipe-1", "recipe-2")), 2),
                     "encode_s_per_view": round(sum(held["view_s"]) / len(held["view_s"]), 2),
                     "epoch_s": round(sum(held["epoch_s"]) / len(held["epoch_s"]), 2),
@@ -301,11 +347,13 @@ def page(rows: list[dict[str, Any]]) -> str:
         "    python benchmarks/speed.py",
         "",
         "Random weights, clips of 5 s with 20 tokens, a tenth of them alone in their window, 32 clips a step; our "
-        "encoding included, its log-mels too; the recipe's log-mels are computed beforehand. Ratio: the recipe's time "
-        "over ours. Counted: by floating-point operations, a step's windows in one pass. The recipe is measured "
-        "before and after ours, both rates are in [speed.json](speed.json). Memory is the "
-        "peak of the process. Outside the model is what the loop does around its passes and the optimiser: batches are "
-        "put together inside. Targets at 5 epochs and 1 view: tiny 5, small 6.5, turbo 12.",
+        "encoding included, its log-mels too; the recipe's log-mels are computed beforehand, and on CUDA other "
+        "processes collate them. Ratio: the recipe's time over ours. Counted: by floating-point operations, a step's "
+        "windows in one pass. The recipe is measured before and after ours, both rates are in "
+        "[speed.json](speed.json). Memory is the peak of the process, on CUDA of what the card held; less or as much "
+        f"as the recipe's is asked, and more by over {MEMORY_ROOM_GB:g} GB is said. Outside the model is what is done "
+        "around passes and the optimiser: batches are put together inside. Targets at 5 epochs and 1 view: tiny 5, "
+        "small 6.5, turbo 12.",
         "",
         "| size | device | precision | epochs | views | ratio | counted | clips/s | outside the model | memory, GB "
         "| recipe's | disk, GB |",
@@ -317,7 +365,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         lines.append(
             f"| {row['size']} | {row['device']} | {row['precision']} | {row['epochs']} | {row['views']} "
             f"| {row['ratio']:.1f}{mark} | {row['counted_ratio']:.1f} | {row['clips_per_s']:.1f} "
-            f"| {100 * row['seconds_outside_model'] / row['seconds']:.0f} % | {row['peak_gb']:.1f} "
+            f"| {100 * row['seconds_outside_model'] / row['seconds']:.0f} % | {row['peak_gb']:.1f}"
+            f"{' (over)' if row['peak_gb'] > row['recipe_peak_gb'] + MEMORY_ROOM_GB else ''} "
             f"| {row['recipe_peak_gb']:.1f} | {row['disk_gb']:.2f} |"
         )
     if default := [r for r in rows if r["single_share"] != SHARE and (r["epochs"], r["views"]) == (5, 1)]:
@@ -334,6 +383,9 @@ def page(rows: list[dict[str, Any]]) -> str:
             f"| {row['size']} | {row['device']} | {row['precision']} | {row['ratio']:.1f} | {row['counted_ratio']:.1f} "
             f"| {row['clips_per_s']:.1f} | {row['peak_gb']:.1f} | {row['disk_gb']:.2f} |"
         )
+    for device in sorted({row["device"] for row in rows}):
+        where = sorted({row.get("where") or "not recorded" for row in rows if row["device"] == device})
+        lines += ["", f"{device}: {'; '.join(where)}."]
     return "\n".join(lines) + "\n"
 
 
@@ -374,14 +426,20 @@ def main() -> int:
 
 
 def write_tables(root: Path, out: Path) -> None:
-    """speed.json and speed.md of every size that has all its parts."""
-    rows = []
+    """speed.json and speed.md of every size that has all its parts; rows of others stay as they were."""
+
+    def kind(row: dict[str, Any]) -> tuple[Any, ...]:
+        return tuple(row[key] for key in ("size", "device", "precision", "single_share"))
+
+    rows: list[dict[str, Any]] = []
     for path in root.glob("*-ours*.json"):
         size, precision, device, part = path.stem.split("-")
         paths = {name: root / f"{size}-{precision}-{device}-{name}.json" for name in ("recipe-1", "recipe-2", part)}
         if all(path.exists() for path in paths.values()):
             parts = {name: files.read_json(path) for name, path in paths.items()}
             rows += rows_of(size, precision, device, parts, part=part, single_share=SHARES[part])
+    measured = {kind(row) for row in rows}
+    rows += [row for row in (files.read_json(out) if out.exists() else []) if kind(row) not in measured]
     order = ("tiny", "base", "small", "medium", "large", "turbo")
     keys = ("precision", "single_share", "views", "epochs")
     rows.sort(key=lambda row: (row["device"], order.index(row["size"]), *(row[key] for key in keys)))

@@ -1,10 +1,11 @@
 """What else might make a training step faster? Variants of the loop's step, taking turns on the same windows.
 
-    python benchmarks/step.py                     # nano, tiny and base, bf16 and fp32
+    python benchmarks/step.py                     # nano, tiny and base, bf16 and fp32; on CUDA nano, small and turbo
 
 Seconds are medians. Only what pays is in the loop: AdamW fused, the loss over the vocabulary in pieces, on CPU in bf16
 plain attention, and windows of like label lengths in a pass. A tenth of the clips are alone in their window, as in the
-table of speed; nano's are as its own pipelines pack them, half of them alone. Writes docs/benchmarks/step.md.
+table of speed; nano's are as its own pipelines pack them, half of them alone. Writes docs/benchmarks/step.md, or
+step_cuda.md.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import statistics
 import sys
 import tempfile
-import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -30,8 +30,8 @@ from speechft.adapt.train import Loop
 from speechft.whisper import load, tokens
 from speechft.whisper.load import Device, Whisper
 
-OUT = Path("docs/benchmarks/step.md")
-
+OUT = {"cpu": Path("docs/benchmarks/step.md"), "cuda": Path("docs/benchmarks/step_cuda.md")}
+ASKED = {"cpu": ("nano", "tiny", "base"), "cuda": ("nano", "small", "turbo")}
 
 SIZES = {"nano": [1] * 16 + [8, 8]}  # clips of each window of a step, 32 in all
 TENTH_ALONE = [1, 1, 1, 5, 5, 5, 5, 5, 4]
@@ -54,7 +54,7 @@ def text_of(number: int) -> tuple[int, ...]:
     return tuple(1000 + token % 1400 for token in speed.text_of(number))
 
 
-def whisper_of(size: str) -> Whisper:
+def whisper_of(size: str, device: str) -> Whisper:
     """A released size with random weights, or nano."""
     if size == "nano":
         return load.load(size)
@@ -62,7 +62,7 @@ def whisper_of(size: str) -> Whisper:
         prompt=(50258, 50259, 50359), end=50257, previous=50361, no_timestamps=50363, first_timestamp=50364
     )
     return Whisper(
-        model=speed.model_of(size), tokenizer=None, ids=ids, name="", revision=None, source=None, language="en",
+        model=speed.model_of(size, device), tokenizer=None, ids=ids, name="", revision=None, source=None, language="en",
         task="transcribe",
     )  # fmt: skip
 
@@ -75,18 +75,18 @@ def plain_loss(hidden: Any, weight: Any, labels: Any, *, share: float, teacher: 
 
 NAMES = (
     "as it is", "AdamW not fused", "vocabulary at once", "PyTorch's attention", "plain attention", "one pass",
-    "passes of four windows", "gradient checkpointing", "compiled decoder",
+    "passes of four windows", "gradient checkpointing", "compiled decoder", "cuDNN's attention",
 )  # fmt: skip
 
 
-def measure(size: str, precision: str, times: int) -> dict[str, float]:
+def measure(size: str, precision: str, times: int, on: str) -> dict[str, float]:
     """Median seconds of a step, by variant."""
-    device = Device(name="cpu", precision=getattr(torch, precision), reason="as asked")
+    device = Device(name=on, precision=getattr(torch, precision), reason="as asked")
     settings = Recipe(
         strategy="decoder", epochs=1, learning_rate=1e-6, batch_clips=32, replay_share=0.0, distil=0.0, l2sp=0.0,
         patience=9, timestamp_share=0.15, previous_share=0.1, upper_layers=2, encoder_layers=0, lora_rank=16, seed=1,
     )  # fmt: skip
-    whisper, sizes = whisper_of(size), SIZES.get(size, TENTH_ALONE)
+    whisper, sizes = whisper_of(size, on), SIZES.get(size, TENTH_ALONE)
     width = whisper.model.config.d_model
     states = torch.randn(len(sizes), 1500, width, generator=torch.Generator().manual_seed(1)).half()
     seconds: dict[str, list[float]] = {}
@@ -103,7 +103,7 @@ def measure(size: str, precision: str, times: int) -> dict[str, float]:
         loop.thaw()
         loop.model.train()
         fused, loss = loop.optimizer, vocabulary.loss
-        attending, passing, extra = loop.attending, loop.pass_windows, passes.PASS_POSITIONS["cpu"]
+        attending, passing, extra = loop.attending, loop.pass_windows, passes.PASS_POSITIONS[on]
         unfused = torch.optim.AdamW(loop.trained, lr=1e-6)
         decoder_forward = loop.core.model.decoder.forward
         compiled = torch.compile(decoder_forward, dynamic=True)
@@ -113,21 +113,22 @@ def measure(size: str, precision: str, times: int) -> dict[str, float]:
             vocabulary.loss = plain_loss if name == "vocabulary at once" else loss  # type: ignore[assignment]
             loop.attending = {"PyTorch's attention": "sdpa", "plain attention": "eager"}.get(name, attending)
             loop.pass_windows = {"passes of four windows": 4, "one pass": len(sizes)}.get(name, passing)
-            passes.PASS_POSITIONS["cpu"] = 10**9 if name in ("passes of four windows", "one pass") else extra
+            passes.PASS_POSITIONS[on] = 10**9 if name in ("passes of four windows", "one pass") else extra
             loop.core.model.decoder.forward = compiled if name == "compiled decoder" else decoder_forward
+            torch.backends.cuda.enable_cudnn_sdp(name == "cuDNN's attention")
             loop.core.gradient_checkpointing_disable()
             if name == "gradient checkpointing":
                 loop.core.gradient_checkpointing_enable({"use_reentrant": False})
 
-        names = list(NAMES)
+        names = [name for name in NAMES if on == "cuda" or "cuDNN" not in name]
         for turn in range(times + 1):
             for name in list(names):
                 variant(name)
                 chunk = chunk_of(sizes, turn)
                 coming: Future[torch.Tensor] = Future()
-                coming.set_result(states)
+                coming.set_result(passes.moved(states, device))
                 loop.state.recent = []
-                started = time.perf_counter()
+                started = speed.now(on)
                 try:
                     loop.step(chunk, coming, rate=1e-6, pool=[segment.tokens for i in chunk for segment in i.segments])
                 except Exception as error:  # no compiler on this machine, say: the row says so
@@ -135,41 +136,40 @@ def measure(size: str, precision: str, times: int) -> dict[str, float]:
                     print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:100]}")
                     continue
                 if turn:  # the first is warm-up, and compiles
-                    seconds.setdefault(name, []).append(time.perf_counter() - started)
+                    seconds.setdefault(name, []).append(speed.now(on) - started)
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
 def main() -> int:
     """Measure each size and precision asked for; write one column each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", action="append", choices=("nano", "tiny", "base", "small"))
+    parser.add_argument("--size", action="append", choices=("nano", "tiny", "base", "small", "turbo"))
     parser.add_argument("--precision", action="append", choices=("bfloat16", "float32"))
     parser.add_argument("--times", type=int, default=8)
     options = parser.parse_args()
-    kinds = [
-        (s, p) for s in options.size or ("nano", "tiny", "base") for p in options.precision or ("bfloat16", "float32")
-    ]
-    columns = {f"{size}, {precision}": measure(size, precision, options.times) for size, precision in kinds}
+    on = "cuda" if torch.cuda.is_available() else "cpu"
+    kinds = [(s, p) for s in options.size or ASKED[on] for p in options.precision or ("bfloat16", "float32")]
+    columns = {f"{size}, {precision}": measure(size, precision, options.times, on) for size, precision in kinds}
     lines = [
         "# Variants of a training step",
         "",
         f"    python benchmarks/step.py {' '.join(sys.argv[1:])}".rstrip(),
         "",
-        f"{torch.get_num_threads()} threads, a step of 32 clips in 9 windows (nano: 18), medians of {options.times} "
-        "turns. The first row is in seconds, the others are their time over it, so that above 1 is slower. In bf16 on "
-        "CPU the loop attends by plain products as it is: that row shows what chance does.",
+        f"{speed.where_of(on)}: a step of 32 clips in 9 windows (nano: 18), medians of {options.times} turns. The "
+        "first row is in seconds, the others are their time over it, so that above 1 is slower. In bf16 on CPU the "
+        "loop attends by plain products as it is: that row shows what chance does.",
         "",
         "| step | " + " | ".join(columns) + " |",
         "| :-- |" + " --: |" * len(columns),
     ]
-    for name in NAMES:
+    for name in (name for name in NAMES if any(name in held for held in columns.values())):
         cells = [f"{held[name] / held[NAMES[0]]:.2f}" if name in held else "fails" for held in columns.values()]
         if name == NAMES[0]:
             cells = [f"{held[name]:.3f} s" for held in columns.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     text = "\n".join(lines) + "\n"
     print(text)
-    with files.atomic_write(OUT) as file:
+    with files.atomic_write(OUT[on]) as file:
         file.write(text)
     return 0
 

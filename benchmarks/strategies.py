@@ -86,6 +86,8 @@ def page() -> str:
             f"{percent(wer['delta_ci95'][1])}) | {percent(general['after'])} ({percent(low)} to {percent(high)}) "
             f"| {percent(score['terms']['after']['recall'])} |"
         )
+    if devices := sorted({files.read_json(path)["finetune"]["device"] for path in (ROOT / "results").glob("*.json")}):
+        lines += ["", f"On {' / '.join(devices)}."]
     if missing := [f"`{name}`" for name in STRATEGIES if not (ROOT / "results" / f"{name}.json").exists()]:
         lines += ["", f"Not run yet: {', '.join(missing)}."]
     return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """Kept states: equal to the encoder's own, resumable, and damage is found."""
 
+import io
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -126,6 +127,57 @@ def test_a_window_that_cannot_be_read_stops_the_others(tmp_path: Path, encoder, 
     with pytest.raises(InputError, match=r"w\.wav: gone"):
         states.keep(tmp_path / "s", count=64, render=fail, encoder=encoder, n_mels=80, device=CPU, dtype="float16")
     assert len(rendered) < 64
+    assert not list((tmp_path / "s").glob("*shard*"))
+
+
+def test_no_more_is_asked_for_than_is_held(tmp_path: Path) -> None:
+    asked: list[int] = []
+    with ThreadPoolExecutor(1) as pool:
+        results = states._ahead(pool, lambda n: asked.append(n) or -n, range(100), 5)
+        taken = [next(results) for _ in range(10)]
+        results.close()
+    assert taken == [-n for n in range(10)]
+    assert 10 <= len(asked) <= 16
+
+
+def test_a_record_holds_the_checksum_of_the_file(tmp_path: Path, encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SYNCED_BYTES", 1)
+    for dtype in ("float16", "bfloat16"):
+        where = tmp_path / dtype
+        states.keep(where, count=3, render=render, encoder=encoder, n_mels=80, device=CPU, dtype=dtype)
+        paths = sorted(where.glob("shard-*.npy"))
+        assert len(paths) == 2
+        for path in paths:
+            assert files.read_json(path.with_suffix(".json"))["sha256"] == files.sha256(path)
+            held = np.load(path)
+            again = io.BytesIO()
+            np.save(again, held)
+            assert again.getvalue() == path.read_bytes()
+
+
+def test_attention_that_is_compiled_for_each_shape_is_for_encoding_only() -> None:
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    with attention.of_one_shape("cuda"):
+        assert torch.backends.cuda.cudnn_sdp_enabled()
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+    with attention.of_one_shape("cpu"):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_gpu_keeps_what_the_processor_keeps(tmp_path: Path, encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shards, "SHARD_WINDOWS", 5)
+    kept = {}
+    for name in ("cpu", "cuda"):
+        device = load.Device(name=name, precision=torch.float32, reason="tests")
+        store = states.keep(
+            tmp_path / name, count=12, render=render, encoder=encoder, n_mels=80, device=device, dtype="float16",
+            batch=2,
+        )  # fmt: skip
+        kept[name] = store.read(range(12)).float()
+    encoder.to("cpu")
+    assert torch.allclose(kept["cpu"], kept["cuda"], atol=2e-2)
 
 
 def test_key_depends_on_everything() -> None:

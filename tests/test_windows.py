@@ -81,3 +81,10 @@ def test_a_clip_of_thirty_seconds_gets_its_own_window() -> None:
     packed = pack(long, single_share=0.0)
     assert [len(w.placed) for w in packed] == [1, 1, 1]
     assert packed[0].placed[0].end_s == 30.0
+
+
+def test_log_mels_of_several_signals_are_those_of_each() -> None:
+    signals = np.random.default_rng(1).normal(0, [[0.1], [0.001]], (2, 16000)).astype(np.float32)
+    together = windows.log_mel(signals)
+    for signal, found in zip(signals, together, strict=True):
+        assert torch.allclose(windows.log_mel(signal), found, atol=1e-5)

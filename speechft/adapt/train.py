@@ -173,8 +173,8 @@ class Loop:
         with ThreadPoolExecutor(max_workers=1) as reader:
 
             def read(chunk: Sequence[Item]) -> Future[torch.Tensor]:
-                mine = self.team.share(chunk)
-                return reader.submit(self.inputs, [item.number for item in mine]) if mine else Future()
+                mine = [item.number for item in self.team.share(chunk)]
+                return reader.submit(lambda: passes.moved(self.inputs(mine), self.device)) if mine else Future()
 
             ahead = read(steps[self.state.done]) if self.state.done < len(steps) else Future()
             for index in range(self.state.done, len(steps)):
@@ -248,7 +248,7 @@ class Loop:
         for number, chosen in enumerate(passes.by_length(lengths, at_most=size, extra=extra)):
             part = [mine[index] for index in chosen]
             inputs, labels = tokens.collate([example for _, example in part], end=self.whisper.ids.end)
-            heard = self._masked(features[chosen].to(self.device.name), [item for item, _ in part])
+            heard = self._masked(features[chosen], [item for item, _ in part])
             with attention.implemented(self.core, self.attending):
                 loss = objective.loss(
                     self.core, self.base, heard, inputs.to(self.device.name), labels.to(self.device.name),

@@ -91,7 +91,7 @@ class _Loss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
         hidden, matrix, gradients = ctx.saved_tensors
-        scale = upstream[0].to(torch.float32)
+        scale = upstream[0].to(torch.float32, copy=True)  # a kernel first: cuBLAS warns in a thread that ran none
         by_hidden = by_weight = None
         with torch.autocast(hidden.device.type, enabled=False):
             if ctx.needs_input_grad[0]:

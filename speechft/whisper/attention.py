@@ -1,4 +1,4 @@
-"""Attention in bf16 on CPU where PyTorch's own kernel is slow (benchmarks/attention.py).
+"""Which attention runs: in bf16 on CPU PyTorch's own kernel is slow (benchmarks/attention.py).
 
 Without AMX that kernel spends its time in softmax, not in the matrix unit. Scores of 250 queries at a time fit the
 cache, their two products run in bf16, and softmax reads and writes bf16 and counts in fp32, so states are as close to
@@ -53,6 +53,24 @@ def implemented(model: Any, name: str | None) -> Iterator[None]:
     finally:
         if model.config._attn_implementation != before:
             model.set_attn_implementation(before)
+
+
+# On Hopper, PyTorch prefers cuDNN's, which is compiled for every new shape: 50 to 100 ms each time, where the labels of
+# each step and each token that is decoded have another. So it is for encoding only, where all windows are alike.
+torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+@contextmanager
+def of_one_shape(device: str) -> Iterator[None]:
+    """While inside, a GPU may use attention that is compiled for each shape."""
+    if device == "cpu":
+        yield
+        return
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 @contextmanager

@@ -10,15 +10,17 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import hashlib
+import itertools
 import json
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,8 +30,12 @@ from speechft.errors import InputError
 from speechft.whisper import attention, load, shards, windows
 from speechft.whisper.load import Device
 
+T = TypeVar("T")
+
 FORMAT = 2
 MOST_RENDERERS = 16
+AHEAD = 4  # windows that are rendered ahead, for each thread
+BATCHES_AHEAD = 3  # given to a GPU before the first is on the disk
 MOST_SIDE_BY_SIDE = 8  # windows that a processor encodes at once: each holds its activations
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -102,7 +108,7 @@ def keep(
     n_mels: int,
     device: Device,
     dtype: str,
-    batch: int = 4,
+    batch: int = 8,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Store:
     """Encode windows into a store, going on after the last whole shard of an earlier attempt.
@@ -128,13 +134,20 @@ def keep(
     with locks.in_turn(path):
         shards.remove_unfinished(path)
         encoder.to(device.name).eval().requires_grad_(False)  # else autocast keeps casts, in one place for all threads
-        # Attention is chosen out here too: a thread that is done would choose it back under the others.
-        with _threads(device) as pool, attention.in_blocks(encoder, wanted=_wants_blocks(device)):
-            for shard in range(shards.shards_of(count)):
-                numbers = shards.numbers_of(shard, count)
-                if not shards.is_whole(path, shard, len(numbers)):
-                    _write_shard(path, shard, numbers, render, encoder, n_mels, device, dtype, batch, pool, progress)
+        todo = list[range]()
+        for shard in range(shards.shards_of(count)):
+            numbers = shards.numbers_of(shard, count)
+            if shards.is_whole(path, shard, len(numbers)):
                 progress(numbers.stop)
+            else:
+                todo.append(numbers)
+        # Attention is chosen out here too: a thread that is done would choose it back under the others.
+        with _threads(device) as (pool, workers), attention.in_blocks(encoder, wanted=_wants_blocks(device)):
+            make = _on_cpu if device.name == "cpu" else _on_gpu
+            with contextlib.closing(
+                make(todo, render, encoder, n_mels, device, STORED[dtype], batch, pool, AHEAD * workers)
+            ) as made:
+                _write(path, todo, made, encoder.config, dtype, progress)
     return Store(path=path, count=count, dtype=dtype)
 
 
@@ -145,8 +158,8 @@ def side_by_side(threads: int) -> tuple[int, int]:
 
 
 @contextlib.contextmanager
-def _threads(device: Device) -> Iterator[ThreadPoolExecutor]:
-    """Threads that read audio and make log-mels ahead of a GPU; on CPU they encode too.
+def _threads(device: Device) -> Iterator[tuple[ThreadPoolExecutor, int]]:
+    """Threads, and how many, that read audio ahead of a GPU; on CPU they encode too.
 
     A thread that does whole windows waits for no other, where cores that share an operator wait for the slowest after
     each, and for the thread that reads.
@@ -156,9 +169,10 @@ def _threads(device: Device) -> Iterator[ThreadPoolExecutor]:
         count, each = side_by_side(threads)
         pool = ThreadPoolExecutor(count, initializer=torch.set_num_threads, initargs=(each,))
     else:
-        pool = ThreadPoolExecutor(max(1, min(MOST_RENDERERS, (os.cpu_count() or 2) - 1)))
+        count = max(1, min(MOST_RENDERERS, (os.cpu_count() or 2) - 1))
+        pool = ThreadPoolExecutor(count)
     try:
-        yield pool
+        yield pool, count
     finally:
         pool.shutdown(cancel_futures=True)
         _give_back_memory()
@@ -171,38 +185,89 @@ def _give_back_memory() -> None:
         trim(0)
 
 
-def _write_shard(
-    path: Path, shard: int, numbers: range, render: Callable[[int], np.ndarray], encoder: Any, n_mels: int,
-    device: Device, dtype: str, batch: int, pool: ThreadPoolExecutor, progress: Callable[[int], None],
-) -> None:  # fmt: skip
-    def encoded(features: torch.Tensor) -> torch.Tensor:
-        return encode(encoder, features, device).to(STORED[dtype]).cpu()
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """States of some windows in the computer's memory, once `arrived` (a CUDA event) has passed."""
 
-    rows = []
-    if device.name == "cpu":
-        pending = [pool.submit(lambda number: encoded(_features(render, number, n_mels)[None]), n) for n in numbers]
-        for number, future in zip(numbers, pending, strict=True):
-            rows.append(future.result())
-            progress(number + 1)
-    else:
-        pending = [pool.submit(_features, render, number, n_mels) for number in numbers]
-        for start in range(0, len(pending), batch):
-            rows.append(encoded(torch.stack([future.result() for future in pending[start : start + batch]])))
-            progress(numbers.start + start + len(rows[-1]))
-    states = torch.cat(rows)
-    array = (states.view(torch.int16) if dtype == "bfloat16" else states).numpy()
-    with files.atomic_write(shards.shard_path(path, shard), "wb") as file:
-        np.save(file, array)
-    shards.write_record(path, shard, len(array))
+    rows: torch.Tensor
+    arrived: Any = None
 
 
-def _features(render: Callable[[int], np.ndarray], number: int, n_mels: int) -> torch.Tensor:
-    return windows.log_mel(windows.pad_window(render(number)), n_mels=n_mels)
+def _write(
+    path: Path, todo: Sequence[range], made: Iterator[_Made], config: Any, dtype: str, progress: Callable[[int], None]
+) -> None:
+    """Shards of the windows in `todo`, whose states come in order and never two shards' together."""
+    stored = np.dtype(np.int16 if dtype == "bfloat16" else np.float16)
+    with ThreadPoolExecutor(1) as helper:
+        for numbers in todo:
+            shard, done = numbers.start // shards.SHARD_WINDOWS, numbers.start
+            shape = (len(numbers), config.max_source_positions, config.d_model)
+            with files.atomic_write(shards.shard_path(path, shard), "wb") as file:
+                writer = shards.Writer(file, shape, stored, helper)
+                while done < numbers.stop:
+                    some = next(made)
+                    if some.arrived is not None:
+                        some.arrived.synchronize()
+                    writer.append(some.rows.view(torch.int16).numpy().view(stored))
+                    done += len(some.rows)
+                    progress(done)
+            shards.write_record(path, shard, len(numbers), sha256=writer.sha256)
+
+
+def _on_cpu(
+    todo: Sequence[range], render: Callable[[int], np.ndarray], encoder: Any, n_mels: int, device: Device,
+    dtype: torch.dtype, batch: int, pool: ThreadPoolExecutor, ahead: int,
+) -> Generator[_Made]:  # fmt: skip
+    """Each thread encodes windows of its own."""
+
+    def make(number: int) -> _Made:
+        features = windows.log_mel(windows.pad_window(render(number)), n_mels=n_mels)
+        return _Made(rows=encode(encoder, features[None], device).to(dtype))
+
+    yield from _ahead(pool, make, itertools.chain(*todo), ahead)
+
+
+def _on_gpu(
+    todo: Sequence[range], render: Callable[[int], np.ndarray], encoder: Any, n_mels: int, device: Device,
+    dtype: torch.dtype, batch: int, pool: ThreadPoolExecutor, ahead: int,
+) -> Generator[_Made]:  # fmt: skip
+    """Threads read audio, one gives the GPU its work, log-mels too, and none waits for the disk, which comes last."""
+
+    def samples_of(number: int) -> torch.Tensor:
+        return torch.from_numpy(windows.pad_window(render(number)))
+
+    def make(count: int) -> _Made:
+        heard = torch.stack(list(itertools.islice(rendered, count))).pin_memory()
+        features = windows.log_mel(heard.to(device.name, non_blocking=True), n_mels=n_mels, device=device.name)
+        states = encode(encoder, features, device).to(dtype)
+        rows = torch.empty(states.shape, dtype=dtype, pin_memory=True).copy_(states, non_blocking=True)
+        return _Made(rows=rows, arrived=torch.cuda.current_stream().record_event())
+
+    counts = (len(numbers[start : start + batch]) for numbers in todo for start in range(0, len(numbers), batch))
+    with contextlib.closing(_ahead(pool, samples_of, itertools.chain(*todo), ahead)) as rendered:
+        with ThreadPoolExecutor(1) as giver:
+            yield from _ahead(giver, make, counts, BATCHES_AHEAD)
+
+
+def _ahead(pool: Executor, call: Callable[[int], T], arguments: Iterable[int], most: int) -> Generator[T]:
+    """Results in order, some asked for ahead; once one fails, what has not begun is not begun."""
+    waiting = deque[Future[T]]()
+    try:
+        for argument in arguments:
+            waiting.append(pool.submit(call, argument))
+            if len(waiting) > most:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        for future in waiting:
+            future.cancel()
 
 
 def encode(encoder: Any, features: torch.Tensor, device: Device) -> torch.Tensor:
     """Run the encoder on log-mels (batch, n_mels, 3000); float states (batch, 1500, d_model) on the device."""
-    with torch.inference_mode(), device.autocast(), attention.in_blocks(encoder, wanted=_wants_blocks(device)):
+    attending = attention.in_blocks(encoder, wanted=_wants_blocks(device))
+    with torch.inference_mode(), device.autocast(), attending, attention.of_one_shape(device.name):
         states: torch.Tensor = encoder(features.to(device.name)).last_hidden_state
     return states
 

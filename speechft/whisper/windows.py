@@ -44,23 +44,23 @@ def mel_filters(n_mels: int) -> torch.Tensor:
 
 
 def log_mel(samples: np.ndarray | torch.Tensor, *, n_mels: int = 80, device: str = "cpu") -> torch.Tensor:
-    """Log-mel spectrogram of one signal (Radford et al. 2022, section 2.2).
+    """Log-mel spectrogram of a signal, or of each of several (Radford et al. 2022, section 2.2).
 
     The dynamic range is cut 8 decades (in log10 power) below the loudest bin of the whole signal, then scaled to
     about [-1, 1].
 
     Args:
-        samples: float32 at 16 kHz, shape (samples,).
+        samples: float32 at 16 kHz, shape (..., samples).
         n_mels: 80, or 128 for large-v3 and turbo.
 
     Returns:
-        float32, shape (n_mels, samples // 160).
+        float32, shape (..., n_mels, samples // 160).
     """
     signal = torch.as_tensor(samples, dtype=torch.float32, device=device)
     stft = torch.stft(signal, N_FFT, HOP_LENGTH, window=torch.hann_window(N_FFT, device=device), return_complex=True)
     power = stft[..., :-1].abs() ** 2
     log_power = torch.clamp(mel_filters(n_mels).to(device) @ power, min=1e-10).log10()
-    log_power = torch.maximum(log_power, log_power.max() - 8.0)
+    log_power = torch.maximum(log_power, log_power.amax((-2, -1), keepdim=True) - 8.0)
     return (log_power + 4.0) / 4.0
 
 
