@@ -7,12 +7,13 @@ Rows are clips of half a second of generated sound in files of a thousand, with 
 files and the manifest is long. The model is a Whisper of one layer with random weights, so that what is around it
 shows; it is adapted for one epoch on each of two views. Seconds and peak memory are those that the stages record.
 Resumable: a size that is done is kept in runs/scale/results.json. Writes docs/benchmarks/scale.md, which also holds the
-estimate for 10,000 hours, from counted operations and stated rates.
+estimate for 10,000 hours, from counted operations and a stated rate, and from what speed.json measured on a GPU.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import subprocess
 import sys
@@ -27,11 +28,14 @@ from speechft.whisper import operations
 
 ROOT = Path("runs/scale")
 OUT = Path("docs/benchmarks/scale.md")
+SPEED = Path("docs/benchmarks/speed.json")
+FLAT = 1.1  # memory is called flat, and speed level, up to this ratio from one size to the next, ten times as large
 SAMPLE_RATE = 16000
 CLIP_S = 0.5
 CLIPS_A_FILE = 1000
 STAGES = ("ingest", "augment", "encode", "finetune")
 WORDS = "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa".split()
+WINDOWS_AN_HOUR = 120 / 0.85  # gaps, and a tenth of the clips alone
 CHECKED = 200  # rows of dev and of test
 
 
@@ -116,10 +120,39 @@ def measure(count: int) -> dict[str, Any]:
     return result
 
 
+def marginal(results: list[dict[str, Any]]) -> str:
+    """Rows a second from each size to the next, so without start-up, and what memory grew by; in Markdown."""
+    lines = ["| rows | " + " | ".join(f"{s}, rows/s | memory, MB" for s in STAGES) + " |"]
+    lines.append("| :-- |" + " --: | --: |" * len(STAGES))
+    rates: dict[str, list[float]] = {stage: [] for stage in STAGES}
+    for small, large in itertools.pairwise(results):
+        cells = [f"{small['rows']:,} to {large['rows']:,}"]
+        for stage in STAGES:
+            more = factor(stage) * (large["rows"] - small["rows"])
+            rates[stage].append(more / (large[stage]["seconds"] - small[stage]["seconds"]))
+            cells += [f"{rates[stage][-1]:,.0f}", f"{large[stage]['peak_mb'] - small[stage]['peak_mb']:+,.0f}"]
+        lines.append("| " + " | ".join(cells) + " |")
+    if len(results) > 2:
+        slower = [s for s in STAGES if rates[s][0] > FLAT * rates[s][-1]]
+        grown = [s for s in STAGES if results[-1][s]["peak_mb"] > FLAT * results[-2][s]["peak_mb"]]
+        last = f"{results[-2]['rows']:,} to {results[-1]['rows']:,} rows"
+        lines += [
+            "",
+            f"Within a tenth, {last}: speed is level but for {', '.join(slower) or 'no stage'}; memory is flat "
+            f"but for {', '.join(grown) or 'no stage'}.",
+        ]
+    return "\n".join(lines)
+
+
+def factor(stage: str) -> int:
+    """How often a stage goes through each row: of two views, or in two epochs, one a view."""
+    return 2 if stage in ("encode", "finetune") else 1
+
+
 def hours(size: str, *, speech_h: float, epochs: int, views: int, tflops: float) -> tuple[float, float, float]:
     """Encoding and training of packed windows on one GPU, in hours, and the states in TB."""
     shape = operations.PUBLISHED[size]
-    windows = speech_h * 120 / 0.85  # gaps, and a tenth of the clips alone
+    windows = speech_h * WINDOWS_AN_HOUR
     encode = views * windows * operations.encoder(shape)
     step = operations.decoder_training(shape, windows=windows, tokens=110 * windows, labels=105 * windows)
     disk_tb = views * windows * operations.POSITIONS * shape.d_model * 2 / 1e12
@@ -133,19 +166,34 @@ def page(results: list[dict[str, Any]]) -> str:
     for held in results:
         cells = [f"{held['rows']:,}", f"{held['windows']:,}", f"{held['states_gb']:.2f}"]
         for stage in STAGES:
-            factor = 2 if stage in ("encode", "finetune") else 1  # views; two epochs, one a view
-            cells += [f"{factor * held['rows'] / held[stage]['seconds']:,.0f}", f"{held[stage]['peak_mb']:,.0f}"]
+            rate = factor(stage) * held["rows"] / held[stage]["seconds"]
+            cells += [f"{rate:,.0f}", f"{held[stage]['peak_mb']:,.0f}"]
         lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n\n" + marginal(results)
+
+
+def measured_hours(size: str, *, speech_h: float, epochs: int, views: int) -> tuple[float, float] | None:
+    """Encoding and training on one GPU, in hours, at the seconds a window that speed.json has from one in bf16."""
+    for row in files.read_json(SPEED):
+        if (row["size"], row["device"], row["precision"]) == (size, "cuda", "bfloat16"):
+            windows = speech_h * WINDOWS_AN_HOUR
+            encode = views * windows * row["encode_s_per_view"] / row["windows"]
+            return encode / 3600, epochs * windows * row["epoch_s"] / row["windows"] / 3600
+    return None
 
 
 def estimate() -> str:
-    """Hours and disk for 10,000 hours of speech, 5 epochs, a view, at 40 % of an H100's or H200's bf16 peak."""
+    """Hours and disk for 10,000 hours of speech, 5 epochs, a view: at 40 % of an H100's or H200's bf16 peak, and by
+    what was measured on a card."""
     lines = ["| size | encoding, GPU hours | training, GPU hours | on 8 GPUs, hours | states, TB |"]
-    lines.append("| :-- | --: | --: | --: | --: |")
+    lines.append("| :-- | :-- | :-- | :-- | --: |")
     for size in ("tiny", "small", "medium", "large", "turbo"):
         encode_h, train_h, disk_tb = hours(size, speech_h=10_000, epochs=5, views=1, tflops=0.4 * 989)
-        lines.append(f"| {size} | {encode_h:.1f} | {train_h:.1f} | {(encode_h + train_h) / 8:.1f} | {disk_tb:.1f} |")
+        found = measured_hours(size, speech_h=10_000, epochs=5, views=1)
+        pairs = [(encode_h, found and found[0]), (train_h, found and found[1])]
+        pairs.append(((encode_h + train_h) / 8, found and sum(found) / 8))
+        cells = [f"{counted:.1f}" + (f" / {measured:.1f}" if measured else "") for counted, measured in pairs]
+        lines.append(f"| {size} | {' | '.join(cells)} | {disk_tb:.1f} |")
     return "\n".join(lines)
 
 
@@ -154,10 +202,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000, 10_000, 100_000])
     parser.add_argument("--table", action="store_true", help="only write the page")
+    parser.add_argument("--make-base", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    if options.make_base:
+        make_base(ROOT / "base")
+        return 0
     log = ROOT / "results.json"
     results = files.read_json(log) if log.exists() else []
-    make_base(ROOT / "base")
+    # In a process of its own: what this one has ever held would count as its children's peak.
+    subprocess.run([sys.executable, __file__, "--make-base"], check=True)
     for count in () if options.table else options.rows:
         if any(held["rows"] == count for held in results):
             continue

@@ -324,7 +324,7 @@ def rows_of(
             rows.append(
                 {
                     "size": size, "device": device, "precision": precision, "single_share": single_share,
-                    "epochs": epochs, "views": views,
+                    "epochs": epochs, "views": views, "windows": held["windows"][0],
                     "tokens": TOKENS, "ratio": round(recipe_s * clips / seconds, 2),
                     "counted_ratio": round(counted(size, epochs=epochs, views=views, held=held), 2),
                     "clips_per_s": round(clips / seconds, 3), "peak_gb": round(held["peak_gb"], 2),
