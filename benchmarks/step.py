@@ -11,6 +11,7 @@ step_cuda.md.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import statistics
 import sys
 import tempfile
@@ -27,7 +28,7 @@ from speechft.adapt import passes, vocabulary
 from speechft.adapt.steps import Item, Recipe
 from speechft.adapt.team import Team
 from speechft.adapt.train import Loop
-from speechft.whisper import load, tokens
+from speechft.whisper import attention, load, tokens
 from speechft.whisper.load import Device, Whisper
 
 OUT = {"cpu": Path("docs/benchmarks/step.md"), "cuda": Path("docs/benchmarks/step_cuda.md")}
@@ -102,7 +103,7 @@ def measure(size: str, precision: str, times: int, on: str) -> dict[str, float]:
         )
         loop.thaw()
         loop.model.train()
-        fused, loss = loop.optimizer, vocabulary.loss
+        fused, loss, many_shapes = loop.optimizer, vocabulary.loss, attention.of_many_shapes
         attending, passing, extra = loop.attending, loop.pass_windows, passes.PASS_POSITIONS[on]
         unfused = torch.optim.AdamW(loop.trained, lr=1e-6)
         decoder_forward = loop.core.model.decoder.forward
@@ -115,7 +116,7 @@ def measure(size: str, precision: str, times: int, on: str) -> dict[str, float]:
             loop.pass_windows = {"passes of four windows": 4, "one pass": len(sizes)}.get(name, passing)
             passes.PASS_POSITIONS[on] = 10**9 if name in ("passes of four windows", "one pass") else extra
             loop.core.model.decoder.forward = compiled if name == "compiled decoder" else decoder_forward
-            torch.backends.cuda.enable_cudnn_sdp(name == "cuDNN's attention")
+            attention.of_many_shapes = contextlib.nullcontext if "cuDNN" in name else many_shapes  # type: ignore[assignment]
             loop.core.gradient_checkpointing_disable()
             if name == "gradient checkpointing":
                 loop.core.gradient_checkpointing_enable({"use_reentrant": False})
@@ -126,7 +127,7 @@ def measure(size: str, precision: str, times: int, on: str) -> dict[str, float]:
                 variant(name)
                 chunk = chunk_of(sizes, turn)
                 coming: Future[torch.Tensor] = Future()
-                coming.set_result(passes.moved(states, device))
+                coming.set_result(loop.upload.moved(states))
                 loop.state.recent = []
                 started = speed.now(on)
                 try:

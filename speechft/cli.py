@@ -13,7 +13,9 @@ import argparse
 import contextlib
 import logging
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +33,8 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger(noisy).setLevel(logging.ERROR)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        result: int = options.act(options)
+        with _sigterm_interrupts():
+            result: int = options.act(options)
         return result
     except InputError as error:
         print(f"speechft: {error}", file=sys.stderr)
@@ -39,9 +42,9 @@ def main(arguments: list[str] | None = None) -> int:
     except Stopped as stopped:
         print(f"speechft: {stopped}", file=sys.stderr)
         return stopped.status
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("speechft: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        return 130
+        return 128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)
     except BrokenPipeError:
         with contextlib.suppress(OSError):
             sys.stdout.close()
@@ -52,6 +55,28 @@ def main(arguments: list[str] | None = None) -> int:
         where = f"{error.filename}: " if error.filename else ""
         print(f"speechft: {where}{error.strerror}; mend that, and the same command goes on", file=sys.stderr)
         return 2
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """While inside, SIGTERM unwinds as Ctrl-C does, so that unfinished files go; training saves first."""
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise _Terminated
+
+    try:
+        before = signal.signal(signal.SIGTERM, interrupt)
+    except ValueError:  # not the main thread, which alone may ask for signals
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -42,12 +42,11 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     singles = {name: [row for rows in roles.values() for row in rows] for name, roles in decoded.items()}
     contents = {"train": planned} | {name: single_windows(rows) for name, rows in singles.items()}
     encoder_hash = load.encoder_hash(whisper.model)
+    precision = str(device.precision) if device.name == "cpu" else f"{device.name} {device.precision}"
     plans: dict[str, Any] = {}
     for name in run.stores():
         windows_of = [_identity(window) for window in contents[name]]
-        key = states.key(
-            encoder_hash, windows_of, dtype=run.pipeline.encode.dtype, precision=str(device.precision)
-        )  # fmt: skip
+        key = states.key(encoder_hash, windows_of, dtype=run.pipeline.encode.dtype, precision=precision)
         gb = states.size_gb(len(contents[name]), whisper.model.config)
         plans[name] = {"key": key, "count": len(contents[name]), "gb": round(gb, 3)}
     total, all_gb = sum(plan["count"] for plan in plans.values()), sum(plan["gb"] for plan in plans.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,6 +27,7 @@ FORMATS = {
     "score": 4,
     "report": 4,
 }
+LEARNED = ("train", "general_train")  # roles that may be trained on
 CHOOSING = ("dev", "general_dev")  # roles that may decide something
 REPORTED = ("test", "general_test")  # roles that decide nothing
 
@@ -86,11 +87,13 @@ class Run:
             InputError: one cannot be used, or would train on what a condition tests.
         """
         from speechft.augment import checks
+        from speechft.augment.settings import check_voices
 
-        augment, data = self.pipeline.augment, self.pipeline.data
+        augment, data, synth = self.pipeline.augment, self.pipeline.data, self.pipeline.synth
         checks.check(
             augment.transforms, self.pipeline.conditions, language=self.spoken_language, views=augment.views,
             data={"train": data.train, "dev": data.dev, "test": data.test},
+            synth_voices=check_voices(synth.voices) if synth else None,
         )  # fmt: skip
 
     def says_in(self, tables: Collection[str]) -> dict[str, str | None]:
@@ -110,6 +113,13 @@ class Run:
         """A role's rows after ingest; none when the role was not named."""
         path = self.dir / "ingest" / f"{role}.jsonl"
         return manifest.read(path) if path.exists() else []
+
+    def kept_apart(self, tables: Mapping[str, Any], *roles: str) -> tuple[list[Utterance], list[Path]]:
+        """Rows whose sound the noise sources of these tables must not bring, and their files; none without sources."""
+        if not {"from", "babble_from"} & set(tables.get("noise") or {}):
+            return [], []
+        paths = [self.dir / "ingest" / f"{role}.jsonl" for role in roles]
+        return [row for role in roles for row in self.rows(role)], [path for path in paths if path.exists()]
 
     def evaluated(self, *roles: str) -> dict[str, list[Utterance]]:
         """Rows that are decoded, by role; the test set with its conditions."""

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from speechft import files, locks, manifest, spoken, text
 from speechft.errors import InputError
-from speechft.manifest import Reject
+from speechft.manifest import Reject, Utterance
 from speechft.progress import Progress
-from speechft.run import CHOOSING, REPORTED, Run
+from speechft.run import CHOOSING, LEARNED, REPORTED, Run
 from speechft.whisper import source
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,8 @@ def _views(run: Run, page: Path) -> bool:
     from speechft.augment.settings import DEFAULT
 
     settings = run.pipeline.augment
-    inputs = [run.dir / "ingest" / "train.jsonl"]
+    unheard, told = run.kept_apart(settings.transforms, *CHOOSING, *REPORTED)
+    inputs = [run.dir / "ingest" / "train.jsonl", *told]
     wanted = run.table("augment") | run.says_in(settings.transforms or DEFAULT)
     stage = run.stage("augment", settings=wanted, inputs=inputs, seed=settings.seed)
     if stage.up_to_date():
@@ -117,7 +118,8 @@ def _views(run: Run, page: Path) -> bool:
     with Progress("augment") as tell:
         made = make_views(
             train, count=settings.views, settings=settings.transforms, seed=settings.seed, out=stage.dir / "views",
-            bank=stage.dir / "rooms.npz", language=run.spoken_language, balance_by=settings.balance_by, progress=tell,
+            bank=stage.dir / "rooms.npz", language=run.spoken_language, balance_by=settings.balance_by, unheard=unheard,
+            progress=tell,
         )  # fmt: skip
     manifest.write(stage.dir / "train.jsonl", made.rows)
     counts = {"in": len(train), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
@@ -128,7 +130,8 @@ def _views(run: Run, page: Path) -> bool:
 def _conditions(run: Run, page: Path) -> bool:
     """A stage of its own: changing what the adapted model is tested under retrains nothing."""
     pipeline = run.pipeline
-    inputs = [run.dir / "ingest" / "test.jsonl"]
+    unheard, told = _learned(run)
+    inputs = [run.dir / "ingest" / "test.jsonl", *told]
     wanted = run.table("conditions") | run.says_in({name for table in pipeline.conditions.values() for name in table})
     stage = run.stage("conditions", settings=wanted, inputs=inputs, seed=pipeline.augment.seed)
     if stage.up_to_date():
@@ -142,12 +145,18 @@ def _conditions(run: Run, page: Path) -> bool:
     with Progress("conditions") as tell:
         made = make_conditions(
             test, conditions=pipeline.conditions, seed=pipeline.augment.seed, out=stage.dir / "sound",
-            bank=stage.dir / "rooms.npz", language=run.spoken_language, progress=tell,
+            bank=stage.dir / "rooms.npz", language=run.spoken_language, unheard=unheard, progress=tell,
         )  # fmt: skip
     manifest.write(stage.dir / "rows.jsonl", made.rows)
     counts = {"in": len(test), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
     stage.finish(counts, stage.outputs())
     return True
+
+
+def _learned(run: Run) -> tuple[list[Utterance], list[Path]]:
+    """What is trained on, and its files, where a condition names sources that might hold it."""
+    found = [run.kept_apart(tables, *LEARNED) for tables in run.pipeline.conditions.values()]
+    return next((each for each in found if each[1]), ([], []))
 
 
 def _write_rejects(stage: files.Stage, rejects: Sequence[Reject]) -> dict[str, int]:
@@ -178,6 +187,8 @@ def show_view(run: Run, identity: str) -> str:
         seed=pipeline.augment.seed,
         out=run.dir / "show",
         language=run.spoken_language,
+        learned=_learned(run)[0],
+        checked=run.kept_apart(pipeline.augment.transforms, *CHOOSING, *REPORTED)[0],
     )
     assert row.audio_filepath is not None
     lines = [f"{row.audio_filepath}: {row.duration:.2f} s of {row.parent}"]

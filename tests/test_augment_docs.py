@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from speechft import config
-from speechft.augment import checks, settings
+from speechft.augment import checks, settings, sources
 
 PAGE = (Path(__file__).parent.parent / "docs" / "augment.md").read_text(encoding="utf-8")
 
@@ -43,3 +43,8 @@ def test_the_conditions_to_copy_are_right_beside_the_default_chain() -> None:
     conditions = tomllib.loads(block)["conditions"]
     assert set(conditions) == {"babble0", "babble5", "babble10", "telephone", "room", "scottish", "hindi"}
     checks.check({}, conditions)
+
+
+def test_rooms_are_as_many_as_told() -> None:
+    assert f"| {sources.TRAINING_ROOMS} (conditions: {sources.CONDITION_ROOMS}) |" in PAGE
+    assert sources.TRAINING_ROOMS == 200

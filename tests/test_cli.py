@@ -1,12 +1,17 @@
 """The command: what it cannot use is one readable sentence and exit status 2."""
 
+import argparse
 import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 
+from speechft import cli
 from speechft.cli import main
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -73,3 +78,27 @@ def test_a_readable_sentence_and_status_2(case: str, tmp_path: Path, capsys: pyt
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert told in said
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_in_any_stage_is_one_sentence(
+    number: int, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cleaned: list[bool] = []
+
+    def act(options: argparse.Namespace) -> int:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(10)
+        finally:
+            cleaned.append(True)
+        return 0
+
+    parser = argparse.ArgumentParser()
+    parser.set_defaults(act=act)
+    monkeypatch.setattr(cli, "build_parser", lambda: parser)
+    before = signal.getsignal(signal.SIGTERM)
+    assert main([]) == status
+    assert cleaned
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == before

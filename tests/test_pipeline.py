@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -11,12 +12,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from test_team import LAUNCH
 
 from speechft import config, files, locks, stages, text
 from speechft.run import Run
+from speechft.transcription import encoder_is_base
+from speechft.whisper import decode
 
 PROJECT = Path(__file__).resolve().parent.parent
 CLINICAL = PROJECT / "manifests" / "clinical"
@@ -144,8 +148,12 @@ def test_the_model_transcribes_somebodys_own_file(whole: Path) -> None:
     assert len(done.stdout.split()) >= 3
 
 
-def test_a_change_repeats_what_depends_on_it_and_nothing_else(whole: Path, pipeline: Path, tmp_path: Path) -> None:
-    """Test conditions retrain nothing; another run that makes the same views finds their states."""
+def test_a_change_repeats_what_depends_on_it_and_nothing_else(
+    whole: Path, pipeline: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Test conditions retrain nothing; another run that makes the same views finds their states; where the encoder
+    stays, no row is decoded from audio."""
+    monkeypatch.setattr(decode, "from_audio", lambda *_, **__: pytest.fail("decoded from audio"))
     runs = tmp_path / "runs"
     shutil.copytree(whole.parent, runs)
     again = runs / "small"
@@ -166,6 +174,53 @@ def test_a_change_repeats_what_depends_on_it_and_nothing_else(whole: Path, pipel
     shutil.rmtree(again)
     redone(condition)
     assert {path.name for path in (runs / "states").iterdir()} == stores
+
+
+def test_noise_that_cannot_be_used_is_named_counted_and_never_of_test_rows(tmp_path: Path) -> None:
+    """A folder with a good file, a broken one and copies of a test and of a general test row, under other names."""
+    path = write_pipeline(tmp_path)
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / "broken.wav").write_bytes(b"RIFF but not really")
+    speech = {name: files.read_jsonl(tmp_path / f"{name}.jsonl") for name in ("train", "test", "general")}
+    checked = next(row for row in speech["general"] if row["split"] == "general_test")
+    for name, row in (("good", speech["train"][0]), ("test", speech["test"][0]), ("general", checked)):
+        shutil.copy(row["audio_filepath"], (tmp_path / "noise" / name).with_suffix(Path(row["audio_filepath"]).suffix))
+    noise = [f"augment.noise.{what}" for what in ('kinds=["recorded"]', "p=1.0", f"from={tmp_path / 'noise'}")]
+    run = Run(config.load(path, noise), tmp_path / "runs" / "small")
+    stages.run_stages(run, ("ingest", "augment"))
+    told = files.read_jsonl(run.dir / "augment" / "rejects.jsonl")
+    assert {Path(row["row"]["audio_filepath"]).stem for row in told} == {"broken", "test", "general"}
+    counted = files.read_json(run.dir / "augment" / "stage.json")["counts"]["rejected"]
+    assert sum(counted.values()) == 3
+    assert counted["noise: kept apart"] == 2
+    views = [row for row in files.read_jsonl(run.dir / "augment" / "train.jsonl") if row.get("view")]
+    heard = {Path(step["source"]).stem for row in views for step in row["transform"] if step["name"] == "noise"}
+    assert heard == {"good"}
+
+
+def test_terms_alone_by_one_make_target(tmp_path: Path) -> None:
+    """What make would run, as a plan: every stage from the spoken rows on."""
+    (tmp_path / "terms.txt").write_text("flibanserin\nzolpidem\n")
+    make = ["make", "-o", f"{sys.prefix}/.ready", f"VENV={sys.prefix}", "terms"]
+    named = ["-n", f"TERMS={tmp_path / 'terms.txt'}", f"RUNS={tmp_path}"]
+    told = subprocess.run([*make, *named], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
+    words = shlex.split(told.splitlines()[-1])
+    planned = subprocess.run([*words, "--plan"], cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert planned.returncode == 0, planned.stderr
+    assert all(stage in planned.stdout for stage in ("synth", *stages.ORDER))
+    unnamed = subprocess.run(make, cwd=PROJECT, capture_output=True, text=True)
+    assert unnamed.returncode == 2
+    assert "name a term list" in unnamed.stderr
+
+
+def test_states_serve_only_where_the_encoder_is_the_bases(pipeline: Path, tmp_path: Path) -> None:
+    for strategy, trained, serve in (
+        ("decoder", True, True), ("full", True, False), ("full", False, True), ("lora", True, True),
+    ):  # fmt: skip
+        run = Run(config.load(pipeline, [f"finetune.strategy={strategy}"]), tmp_path)
+        assert encoder_is_base(run, SimpleNamespace(trained=trained)) is serve, strategy
+    run = Run(config.load(pipeline, ["finetune.strategy=lora", "finetune.lora_encoder=true"]), tmp_path)
+    assert not encoder_is_base(run, SimpleNamespace(trained=True))
 
 
 def test_a_score_by_another_version_of_the_normaliser_is_made_anew(

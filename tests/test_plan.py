@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from speechft import audio
 from speechft.audio import SAMPLE_RATE
-from speechft.augment import checks, plan, room
+from speechft.augment import checks, plan, room, sources, views
+from speechft.augment.settings import check_voices
 from speechft.augment.sources import Materials, Recording
 from speechft.errors import InputError
 from speechft.manifest import Utterance
@@ -294,6 +296,30 @@ def test_materials_are_made_for_views_and_for_conditions(talkers: Materials, tmp
     assert plan.materials((), settings=named, seed=1, bank=tmp_path / "rooms.npz", condition="babble").talkers_named
 
 
+def test_a_noise_file_that_fails_in_its_middle_is_told_with_the_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = sources.read_stretch
+
+    def fails(recording: Recording, *given: Any, **more: Any) -> Any:
+        if recording.id == "bad":
+            raise audio.AudioError("unreadable", f"{recording.path}: is cut short")
+        return read(recording, *given, **more)
+
+    monkeypatch.setattr(sources, "read_stretch", fails)
+    soundfile.write(tmp_path / "good.wav", np.random.default_rng(1).uniform(-0.1, 0.1, 32000), SAMPLE_RATE)
+    held = Materials(
+        recordings=[Recording(path=tmp_path / "good.wav", id=name, duration_s=2.0) for name in ("bad", "good")]
+    )
+    steps = [view(tone(440), {"noise": {"p": 1, "kinds": "recorded", "from": "x"}}, held, id=f"r{i}")[1][0]
+             for i in range(20)]  # fmt: skip
+    failed = [name for step in steps for name in step.get("unreadable", ())]
+    assert set(failed) == {"bad"}
+    assert {step.get("source", "good") for step in steps} == {"good"}
+    rows = [Utterance(id=str(n), audio_filepath=None, text="x", transform=[step]) for n, step in enumerate(steps)]
+    assert views.augmented_facts(rows, by=None)["noise_unreadable"] == {"bad": len(failed)}
+
+
 def test_everything_is_checked_before_a_run(tmp_path: Path) -> None:
     training = {"noise": {"from": str(tmp_path / "street")}}
     checks.check(training, {"cafe": {"noise": {"from": str(tmp_path / "cafe")}}, "phone": {"telephone": {}}})
@@ -308,6 +334,11 @@ def test_everything_is_checked_before_a_run(tmp_path: Path) -> None:
         checks.check({}, own, data=data)
     shared_out = {role: [tmp_path / "all.jsonl"] for role in data}  # by `split`, which babble heeds
     checks.check({"noise": {"babble_from": str(tmp_path / "all.jsonl")}}, {}, data=shared_out)
+    speaking = check_voices({"accents": ["en-us"], "variants": ["m4"]})
+    spoken = {"voice": {"say": {"accents": "en-us", "variants": ["m4"], "foreign_share": 0.0}}}
+    checks.check({"gain": {}}, spoken)
+    with pytest.raises(InputError, match=r"conditions\.voice\.say: the voice en-us\+m4 speaks in training too"):
+        checks.check({"gain": {}}, spoken, synth_voices=speaking)
     with pytest.raises(InputError, match=r"conditions\.x\.nose: there is no such transform"):
         checks.check({}, {"x": {"nose": {}}})
     with pytest.raises(InputError, match=r"augment\.nose: there is no such transform"):

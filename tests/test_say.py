@@ -80,6 +80,21 @@ def test_english_in_the_sounds_of_another_language() -> None:
         _, facts = said(language, foreign=language, foreign_share=1)
         assert facts["accent"] == language
         assert facts["phonemes"]
+    thin = synth.phonemes("the thin thing", language="en-us")
+    assert {"D", "T"} <= {name for word in thin for name in word}
+    german = voices(foreign="de", foreign_share=1, substitute=0.0)
+    _, facts = say.say("the thin thing", german, draws.generator("1"), held_out=False)
+    sounds = {phonemes.split_stress(name)[1] for name in facts["phonemes"].replace(" ", "_").split("_")}
+    assert not {"D", "T"} & sounds
+    assert "N" in sounds
+
+
+def test_sounds_are_replaced_in_what_is_said() -> None:
+    plain, told = said(foreign_share=0, substitute=0.0)
+    changed, facts = said(foreign_share=0, substitute=0.5)
+    assert "replaced" not in told
+    assert 0 < facts["replaced"] < facts["of"]
+    assert len(plain) != len(changed) or not np.array_equal(plain, changed)
 
 
 def test_every_sound_of_english_is_known_in_every_language() -> None:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechft import encoding, files
+from speechft import adaptation, encoding, files
 from speechft.ingest import segments
 from speechft.ingest.readers import Row
 from speechft.ingest.stage import ingest
 from speechft.manifest import Utterance
-from speechft.whisper import windows
+from speechft.whisper import load, windows
 
 
 def row_of(*told: tuple[float, float, str], offset: float = 0.0) -> Row:
@@ -90,4 +90,9 @@ def test_times_lie_in_the_window_and_follow_the_tempo() -> None:
     row = encoding._window_row(windows.Window(id="v0-1", placed=(placed,)), 1)
     assert row["clips"][0]["segments"] == [
         {"text": "one", "start_s": 2.0, "end_s": 5.2}, {"text": "two", "start_s": 6.0, "end_s": 10.0},
+    ]  # fmt: skip
+    nano = load.load("nano")
+    item = adaptation._item(0, row | {"view": 0, "replay": False}, nano)
+    assert [(s.start_s, s.end_s, nano.tokenizer.decode(s.tokens)) for s in item.segments] == [
+        (2.0, 5.2, " one"), (6.0, 10.0, " two"),
     ]  # fmt: skip

@@ -1,6 +1,8 @@
 """Noise and babble sources: what is found, what is refused by name, what is never mixed."""
 
+import json
 import logging
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -193,3 +195,48 @@ def test_a_stretch_lies_inside_its_segment(tmp_path: Path) -> None:
     assert (len(stretch), start_s) == (2 * RATE, 1.0)
     with pytest.raises(AudioError):
         sources.read_stretch(sources.Recording(path=tmp_path / "gone.wav", duration_s=1.0), RATE, rng)
+
+
+def test_what_is_kept_apart_is_not_heard_whatever_it_is_called(tmp_path: Path) -> None:
+    """By place, in part or as a copy of the file: dev and test rows in training's noise, training rows in a
+    condition's."""
+    (tmp_path / "noise").mkdir()
+    for seed, name in enumerate(("long", "other", "checked")):
+        soundfile.write(
+            tmp_path / "noise" / f"{name}.wav", np.random.default_rng(seed).uniform(-0.1, 0.1, 32000), 16000
+        )
+    shutil.copy(tmp_path / "noise" / "checked.wav", tmp_path / "test.wav")  # the test row is the copy
+    talk = {"audio_filepath": "noise/long.wav", "duration": 1.0, "text": "x"}
+    rows = [{**talk, "id": "a", "speaker": "a", "offset": 0.0}, {**talk, "id": "b", "speaker": "b", "offset": 1.0}]
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    asked = {
+        "kinds": ["recorded", "babble"],
+        "from": str(tmp_path / "noise"),
+        "babble_from": str(tmp_path / "talk.jsonl"),
+    }
+    unheard = [row(tmp_path / "test.wav"), row(tmp_path / "noise" / "long.wav", offset=1.2, duration=0.5)]
+    for held_out, whose in ((False, "dev or test"), (True, "training")):
+        found = sources.materials(
+            [], settings=settings.check({"noise": asked}), seed=1, bank=tmp_path / "rooms.npz", held_out=held_out,
+            unheard=unheard,
+        )  # fmt: skip
+        assert [recording.id for recording in found.recordings] == ["other.wav"]
+        assert list(found.talkers) == ["a"]
+        assert [reject.reason for reject in found.rejects] == [sources.LEAKS] * 3
+        assert all(f"{whose} rows hold this sound" in reject.detail for reject in found.rejects)
+    with pytest.raises(InputError, match="holds no sound file that can be used"):
+        sources.materials(
+            [], settings=settings.check({"noise": {"kinds": "recorded", "from": str(tmp_path / "test.wav")}}), seed=1,
+            bank=tmp_path / "rooms.npz", held_out=False, unheard=unheard,
+        )  # fmt: skip
+
+
+def test_rooms_may_come_from_a_folder(tmp_path: Path) -> None:
+    for name, rt60_s in (("dry", 0.2), ("wet", 0.8)):
+        times = np.arange(round(1.5 * rt60_s * 16000)) / 16000
+        response = np.random.default_rng(1).standard_normal(len(times)) * np.exp(-6.91 * times / rt60_s)
+        (tmp_path / "rooms").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "rooms" / f"{name}.wav", 0.5 * response / np.abs(response).max(), 16000)
+    asked = {"from": str(tmp_path / "rooms")}
+    assert len(collect({"room": asked}).rooms) == 2
+    assert len(collect({"room": {**asked, "rt60_s": [0.6, 1.0]}}).rooms) == 1

@@ -156,12 +156,34 @@ def test_a_record_holds_the_checksum_of_the_file(tmp_path: Path, encoder, monkey
 
 
 def test_attention_that_is_compiled_for_each_shape_is_for_encoding_only() -> None:
-    assert not torch.backends.cuda.cudnn_sdp_enabled()
-    with attention.of_one_shape("cuda"):
-        assert torch.backends.cuda.cudnn_sdp_enabled()
-    assert not torch.backends.cuda.cudnn_sdp_enabled()
-    with attention.of_one_shape("cpu"):
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+    with attention.of_many_shapes():
         assert not torch.backends.cuda.cudnn_sdp_enabled()
+        with attention.of_many_shapes():
+            pass
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    assert torch.backends.cuda.cudnn_sdp_enabled()
+
+
+def test_each_shard_is_recorded_before_the_next_ends(tmp_path: Path, encoder) -> None:
+    """So what a kill loses is one shard; what is whole is told in order and not encoded again."""
+
+    def fail_late(number: int) -> np.ndarray:
+        if number == 5:
+            raise InputError("w.wav: gone")
+        return render(number)
+
+    options = {"encoder": encoder, "n_mels": 80, "device": CPU, "dtype": "float16"}
+    with pytest.raises(InputError, match=r"w\.wav: gone"):
+        states.keep(tmp_path / "s", count=7, render=fail_late, **options)
+    assert [path.name for path in sorted((tmp_path / "s").glob("*.json"))] == ["shard-00000.json", "shard-00001.json"]
+    (tmp_path / "s" / "shard-00000.json").unlink()
+    rendered, told = list[int](), list[int]()
+    states.keep(
+        tmp_path / "s", count=7, render=lambda n: (rendered.append(n), render(n))[1], progress=told.append, **options
+    )  # fmt: skip
+    assert sorted(rendered) == [0, 1, 4, 5, 6]
+    assert told == [1, 2, 4, 5, 6, 7]
 
 
 @pytest.mark.gpu

@@ -321,7 +321,15 @@ def test_adapters_are_kept_apart_and_merged(small: load.Whisper, tmp_path: Path)
     for name, value in retain.blend(before, merged, 0.5).items():
         torch.testing.assert_close(blended.state_dict()[name], value)
     load.save(small, tmp_path / "model")
-    assert transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "model") is not None
+    saved = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "model").state_dict()
+    for name, value in merged.items():
+        torch.testing.assert_close(saved[name], value, msg=name)
+    apart = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "base")
+    apart.load_adapter(str(tmp_path / "out" / "adapter"))  # now at half its strength
+    blended.eval(), apart.eval()
+    given = {"input_features": features([0]), "decoder_input_ids": torch.tensor([[50257, 11, 12]])}
+    with torch.no_grad():
+        torch.testing.assert_close(apart(**given).logits, blended(**given).logits, atol=1e-4, rtol=1e-4)
 
 
 def test_a_model_fitted_on_jargon_writes_it_after_reload(small: load.Whisper, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechft import audio, manifest
+from speechft import audio, manifest, workers
 from speechft.augment import balance, say, views
 from speechft.errors import InputError
 from speechft.manifest import Utterance
@@ -57,7 +57,9 @@ def told(rows: list[Utterance]) -> dict[str, tuple[str, str]]:
 
 def test_workers_order_and_resume_change_nothing(tmp_path: Path) -> None:
     rows = some_rows(tmp_path / "in")
-    one = make(rows, tmp_path / "one", processes=1)
+    progress: list[tuple[int, int]] = []
+    one = make(rows, tmp_path / "one", processes=1, progress=lambda done, total: progress.append((done, total)))
+    assert progress == [(done, 12) for done in range(1, 13)]
     assert [row.view for row in one] == [0] * 6 + [1] * 6 + [2] * 6
     assert told(make(list(reversed(rows)), tmp_path / "three", processes=3)) == told(one)
     for row in one[8:13]:  # as if killed: some files without their records, some gone
@@ -65,6 +67,23 @@ def test_workers_order_and_resume_change_nothing(tmp_path: Path) -> None:
         row.audio_filepath.with_suffix(".json").unlink()
     one[8].audio_filepath.unlink()  # type: ignore[union-attr]
     assert told(make(rows, tmp_path / "one", processes=2)) == told(one)
+
+
+@pytest.mark.parametrize(("cores", "workers_started"), [(3, 3), (64, 12)])
+def test_there_is_a_worker_for_each_core_and_none_without_work(
+    cores: int, workers_started: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Enough(Exception):
+        pass
+
+    def pool(count: int, **_: Any) -> None:
+        assert count == workers_started
+        raise Enough
+
+    monkeypatch.setattr(workers, "cores", lambda: cores)
+    monkeypatch.setattr(workers, "pool", pool)
+    with pytest.raises(Enough):
+        make(some_rows(tmp_path / "in"), tmp_path, settings={"gain": {}})
 
 
 def test_a_view_keeps_its_rows_facts_and_says_what_was_done(tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ class Loop:
         self.from_states, self.out, self.team, self.name_of, self.say = from_states, out, team, name_of, say
         self.core = whisper.model.to(device.name)
         self.attending = passes.attention_kind(device, from_states=from_states)
+        self.upload = passes.Upload(device)
         self.base = copy.deepcopy(self.core.model).requires_grad_(False) if recipe.distil > 0 else None
         if self.base is not None:
             if from_states:
@@ -174,7 +175,7 @@ class Loop:
 
             def read(chunk: Sequence[Item]) -> Future[torch.Tensor]:
                 mine = [item.number for item in self.team.share(chunk)]
-                return reader.submit(lambda: passes.moved(self.inputs(mine), self.device)) if mine else Future()
+                return reader.submit(lambda: self.upload.moved(self.inputs(mine))) if mine else Future()
 
             ahead = read(steps[self.state.done]) if self.state.done < len(steps) else Future()
             for index in range(self.state.done, len(steps)):
@@ -248,8 +249,8 @@ class Loop:
         for number, chosen in enumerate(passes.by_length(lengths, at_most=size, extra=extra)):
             part = [mine[index] for index in chosen]
             inputs, labels = tokens.collate([example for _, example in part], end=self.whisper.ids.end)
-            heard = self._masked(features[chosen], [item for item, _ in part])
-            with attention.implemented(self.core, self.attending):
+            heard = self._masked(features[chosen].to(self.device.name), [item for item, _ in part])
+            with attention.implemented(self.core, self.attending), attention.of_many_shapes():
                 loss = objective.loss(
                     self.core, self.base, heard, inputs.to(self.device.name), labels.to(self.device.name),
                     replayed=[item.replay for item, _ in part], from_states=self.from_states, device=self.device,

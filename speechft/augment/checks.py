@@ -6,14 +6,14 @@ from typing import Any
 
 from speechft.augment import say, sources, synth
 from speechft.augment import settings as tables_of
-from speechft.augment.settings import DEFAULT, Transforms
+from speechft.augment.settings import DEFAULT, Transforms, Voices
 from speechft.errors import InputError
 from speechft.text import language_code
 
 
 def check(
     settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]], *, language: str | None = "en",
-    views: int = 1, data: Mapping[str, Sequence[Path]] | None = None,
+    views: int = 1, data: Mapping[str, Sequence[Path]] | None = None, synth_voices: Voices | None = None,
 ) -> None:  # fmt: skip
     """Check a pipeline's `[augment]` tables and `[conditions]` before anything starts.
 
@@ -21,6 +21,7 @@ def check(
         language: what is spoken; None where texts are translations.
         views: of each row; without any, the default chain needs no voice.
         data: the manifests of `train`, `dev` and `test`.
+        synth_voices: who says synthetic training rows, if there are any.
 
     Raises:
         InputError: a transform, setting or value is wrong, no voice speaks the language, training takes noise or babble
@@ -49,11 +50,12 @@ def check(
                 f"conditions.{name}: {both[0]} is used in training too; a condition needs its own material"
             )
         _check_voices(checked, where=f"conditions.{name}", held_out=True, language=language)
-        if training.say and checked.say:
-            voices = training.say.speakers(held_out=False) & checked.say.speakers(held_out=True)
-            if voices:
+        for voices in (training.say, synth_voices):
+            if checked.say is None or voices is None:
+                continue
+            if both_say := voices.speakers(held_out=False) & checked.say.speakers(held_out=True):
                 raise InputError(
-                    f"conditions.{name}.say: the voice {'+'.join(sorted(voices)[0])} speaks in training too; name "
+                    f"conditions.{name}.say: the voice {'+'.join(sorted(both_say)[0])} speaks in training too; name "
                     "other variants"
                 )
 

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ def materials(
     seed: int,
     bank: Path,
     condition: str | None = None,
+    unheard: Sequence[Utterance] = (),
 ) -> Materials:
     """Collect what a plan draws from: other speakers, noise files, rooms.
 
@@ -47,6 +48,7 @@ def materials(
         seed: of the simulated rooms.
         bank: where simulated rooms are kept, an `.npz` file; conditions keep theirs beside it.
         condition: name of the test condition; without it, no rows also means a condition.
+        unheard: rows whose sound no source may bring: of dev and test rows for views, of training rows for conditions.
 
     Raises:
         InputError: settings are wrong, or a source is missing or unusable.
@@ -56,7 +58,7 @@ def materials(
     checked = (
         tables_of.check_condition(settings, name=condition or "?") if held_out else tables_of.check(settings or DEFAULT)
     )
-    return sources.materials(rows, settings=checked, seed=seed, bank=bank, held_out=held_out)
+    return sources.materials(rows, settings=checked, seed=seed, bank=bank, held_out=held_out, unheard=unheard)
 
 
 def apply(
@@ -311,16 +313,19 @@ def _babble(
 def _recorded(
     samples_count: int, rng: np.random.Generator, materials: Materials
 ) -> tuple[np.ndarray, dict[str, Any]] | None:
+    unreadable: list[str] = []
     for _ in range(NOISE_TRIES if materials.recordings else 0):
         recording: Recording = materials.recordings[int(rng.integers(len(materials.recordings)))]
         try:
             stretch, start_s = sources.read_stretch(recording, samples_count, rng, keep=materials.keep_noise)
         except audio.AudioError as error:
             log.warning("noise: left out: %s", error)
+            unreadable.append(recording.id)
             continue
         sound = noise.loop(stretch, samples_count, rng)
         if max(float(sound.max()), -float(sound.min())) > noise.FAINTEST:
-            return sound, {"source": recording.id, "start_s": start_s}
+            failed = {"unreadable": unreadable} if unreadable else {}
+            return sound, {"source": recording.id, "start_s": start_s, **failed}
     return None
 
 

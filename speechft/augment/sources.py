@@ -3,13 +3,14 @@
 import dataclasses
 import functools
 import logging
+import math
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from speechft import audio, manifest
+from speechft import audio, files, manifest
 from speechft.augment import room
 from speechft.augment.settings import Noise, Transforms
 from speechft.errors import InputError
@@ -19,16 +20,13 @@ log = logging.getLogger(__name__)
 
 SOUND_SUFFIXES = {".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".au"}
 MANIFEST_SUFFIXES = {".jsonl", ".json", ".csv", ".tsv"}
-MUSAN_FOLDERS = {
-    "music",
-    "noise",
-    "speech",
-}  # the corpus's top level; its speech serves as babble, not as noise
+MUSAN_FOLDERS = {"music", "noise", "speech"}  # the corpus's top level; its speech serves as babble, not as noise
 LONGEST_TALK_S = 30.0  # babble takes no more of one utterance: a row may be a whole lecture
 LONGEST_KEPT_S = 60.0  # noise recordings up to this are kept whole, where all of them fit
 CACHE_BYTES = 64 * 2**20  # of decoded talkers and noise in each process, 17 minutes
 TRAINING_ROOMS = 200
 CONDITION_ROOMS = 40
+LEAKS = "kept apart"  # why a recording is not used that rows hold which must not be heard
 NAMED_REJECTS = 5  # in the log; all of them are in `Materials.rejects`
 
 
@@ -69,7 +67,10 @@ class Materials:
         return seconds * audio.SAMPLE_RATE * 4 <= CACHE_BYTES / 2
 
 
-def materials(rows: Iterable[Utterance], *, settings: Transforms, seed: int, bank: Path, held_out: bool) -> Materials:
+def materials(
+    rows: Iterable[Utterance], *, settings: Transforms, seed: int, bank: Path, held_out: bool,
+    unheard: Sequence[Utterance] = (),
+) -> Materials:  # fmt: skip
     """Collect what these settings need, simulating rooms once and checking every noise file's header.
 
     Args:
@@ -79,6 +80,8 @@ def materials(rows: Iterable[Utterance], *, settings: Transforms, seed: int, ban
         seed: of the simulated rooms.
         bank: where the rooms are kept (`.npz`); test conditions use `<stem>-conditions` beside it.
         held_out: for test conditions: rooms that training has not, and fewer.
+        unheard: rows whose sound must not be used, wherever a source has it from: of dev and test rows for training
+            views, of training rows for conditions.
 
     Raises:
         InputError: a source does not exist or holds nothing usable, or babble is asked for alone and there
@@ -106,6 +109,8 @@ def materials(rows: Iterable[Utterance], *, settings: Transforms, seed: int, ban
         others, speech, more = find(source)
         voices += speech or others
         rejects += more
+    recordings, voices, leaks = _without(recordings, voices, unheard, whose="training" if held_out else "dev or test")
+    rejects += leaks
     if "recorded" in noise.wanted_kinds and not recordings:
         raise InputError(f"noise from {', '.join(map(str, noise.source))}: holds no sound file that can be used")
     talkers: dict[str, list[Recording]] = {}
@@ -124,6 +129,44 @@ def materials(rows: Iterable[Utterance], *, settings: Transforms, seed: int, ban
             ", ..." * (len(rejects) > NAMED_REJECTS),
         )
     return Materials(talkers=talkers, talkers_named=bool(voices), recordings=recordings, rooms=rooms, rejects=rejects)
+
+
+def _without(
+    recordings: Sequence[Recording], voices: Sequence[Recording], unheard: Sequence[Utterance], *, whose: str
+) -> tuple[list[Recording], list[Recording], list[Reject]]:
+    """Both without what lies in `unheard` rows, by place or as a copy of their file; and what was left out."""
+    spans: dict[Path, list[tuple[float, float]]] = {}
+    for row in unheard if recordings or voices else ():
+        if row.audio_filepath is not None:
+            end_s = math.inf if row.duration is None else row.offset + row.duration
+            spans.setdefault(Path(row.audio_filepath).resolve(), []).append((row.offset, end_s))
+    by_size: dict[int, list[Path]] = {}
+    for path in spans:
+        if path.exists():
+            by_size.setdefault(path.stat().st_size, []).append(path)
+    sha256 = functools.cache(files.sha256)
+    rejects: list[Reject] = []
+
+    def leaks(recording: Recording) -> bool:
+        path = Path(recording.path).resolve()
+        alike = [path] if path in spans else by_size.get(path.stat().st_size, [])
+        end_s = math.inf if recording.duration_s is None else recording.offset_s + recording.duration_s
+        return any(
+            start_s < end_s and recording.offset_s < other_end_s and (other == path or sha256(other) == sha256(path))
+            for other in alike
+            for start_s, other_end_s in spans[other]
+        )
+
+    kept: tuple[list[Recording], list[Recording]] = ([], [])
+    for group, place in ((recordings, kept[0]), (voices, kept[1])):
+        for recording in group:
+            if leaks(recording):
+                where = f"{recording.path}" + (f" at {recording.offset_s:g} s" if recording.offset_s else "")
+                told = f"{where}: {whose} rows hold this sound, so it is not used"
+                rejects.append(Reject({"audio_filepath": str(recording.path)}, LEAKS, told, where))
+            else:
+                place.append(recording)
+    return *kept, rejects
 
 
 def _check_babble(noise: Noise, talkers: Mapping[str, Sequence[Recording]], *, named: bool) -> None:

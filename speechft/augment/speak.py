@@ -44,7 +44,7 @@ def speak(
         seed: of the draws, with each line's id.
         out: folder of the sound files.
         language: of the lines; another than English needs voices of its own among `voices.accents`.
-        processes: worker processes; all cores, at most 8, unless said.
+        processes: worker processes; one a core unless said.
         progress: told how many of how many lines are done.
 
     Returns:

@@ -47,8 +47,8 @@ class Made:
 
 def make_views(
     rows: Sequence[Utterance], *, count: int, settings: Mapping[str, Any], seed: int, out: Path, bank: Path,
-    language: str | None = "en", balance_by: str | None = None, processes: int | None = None,
-    progress: Tell = lambda done, total: None,
+    language: str | None = "en", balance_by: str | None = None, unheard: Sequence[Utterance] = (),
+    processes: int | None = None, progress: Tell = lambda done, total: None,
 ) -> Made:  # fmt: skip
     """The clean rows (view 0), then `count` augmented views of each, and more of rarer groups if balanced.
 
@@ -63,7 +63,8 @@ def make_views(
         bank: where simulated rooms are kept.
         language: of rows that name none; None where the texts are not what was said but a translation.
         balance_by: a label such as "accent": its rarer values get more views, see `balance.more_views`.
-        processes: worker processes; all cores, at most 8, unless said.
+        unheard: dev and test rows: what a noise source holds of them is left out.
+        processes: worker processes; one a core unless said.
         progress: told how many of how many files are done.
 
     Raises:
@@ -76,18 +77,19 @@ def make_views(
     jobs = [_view_job(row, view, **given) for row, view in wanted]
     if not jobs:
         return Made(rows=list(rows))
-    materials = plan.materials(rows, settings=settings, seed=seed, bank=bank)
+    materials = plan.materials(rows, settings=settings, seed=seed, bank=bank, unheard=unheard)
     made = _run(jobs, materials=materials, processes=processes, progress=progress)
     return Made(rows=[*rows, *made], rejects=list(materials.rejects))
 
 
 def make_conditions(
     rows: Sequence[Utterance], *, conditions: Mapping[str, Mapping[str, Any]], seed: int, out: Path, bank: Path,
-    language: str | None = "en", processes: int | None = None, progress: Tell = lambda done, total: None,
+    language: str | None = "en", unheard: Sequence[Utterance] = (), processes: int | None = None,
+    progress: Tell = lambda done, total: None,
 ) -> Made:  # fmt: skip
     """A copy of each clean test row under each named condition, ids `row#condition`.
 
-    Materials come only from what the condition names, so training noise is never used.
+    Materials come only from what the condition names, without what `unheard`, the training rows, hold of it.
 
     Raises:
         InputError: the settings are wrong, or a condition lacks what it needs.
@@ -97,7 +99,7 @@ def make_conditions(
     for name, settings in conditions.items():
         given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
         jobs = [_condition_job(row, name, **given) for row in clean]
-        held = plan.materials((), settings=settings, seed=seed, bank=bank, condition=name)
+        held = plan.materials((), settings=settings, seed=seed, bank=bank, condition=name, unheard=unheard)
         made += _run(jobs, materials=held, processes=processes, progress=progress)
         rejects += held.rejects
     return Made(rows=made, rejects=rejects)
@@ -106,6 +108,7 @@ def make_conditions(
 def show(
     identity: str, *, train: Sequence[Utterance], test: Sequence[Utterance], settings: Mapping[str, Any],
     conditions: Mapping[str, Mapping[str, Any]], seed: int, out: Path, language: str | None = "en",
+    learned: Sequence[Utterance] = (), checked: Sequence[Utterance] = (),
 ) -> Utterance:  # fmt: skip
     """Make one view (`row#view2`) or condition (`row#babble5`) again, bit for bit, from nothing that was kept.
 
@@ -118,6 +121,8 @@ def show(
         seed: of the plan.
         out: folder to write to.
         language: of rows that name none, as in `make_views`.
+        learned: all rows that are trained on, `unheard` in conditions.
+        checked: all rows of dev and test, `unheard` in views.
 
     Raises:
         InputError: there is no such row, view or condition.
@@ -129,11 +134,13 @@ def show(
     given: dict[str, Any] = {"seed": seed, "out": out, "language": language}
     if name in conditions:
         job = _condition_job(_find(parent, test, "test", identity), name, settings=conditions[name], **given)
-        materials = plan.materials((), settings=conditions[name], seed=seed, bank=bank, condition=name)
+        materials = plan.materials(
+            (), settings=conditions[name], seed=seed, bank=bank, condition=name, unheard=learned
+        )  # fmt: skip
     elif name.startswith("view") and name[4:].isdigit() and int(name[4:]):
         row = _find(parent, train, "training", identity)
         job = _view_job(row, int(name[4:]), settings=settings, **given)
-        materials = plan.materials(train, settings=settings, seed=seed, bank=bank)
+        materials = plan.materials(train, settings=settings, seed=seed, bank=bank, unheard=checked)
     else:
         known = ", ".join(f"#{name}" for name in conditions)
         raise InputError(f"--show {identity}: end it with #view1, #view2, ...{' or ' + known if known else ''}")
@@ -167,13 +174,15 @@ def augmented_facts(rows: Sequence[Utterance], *, by: str | None) -> dict[str, A
     """What the stage's record tells of the rows made: which are recordings, what was left out, and shares.
 
     Returns:
-        {"recorded", "said_again" (rows), "left_out": {reason: rows}, "drawn_shares": {label: {value: share}} of the
-        label balanced by, if any}.
+        {"recorded", "said_again" (rows), "left_out": {reason: rows}, "noise_unreadable": {file: times drawn} of files
+        whose header was good, if any, "drawn_shares": {label: {value: share}} of the label balanced by, if any}.
     """
     steps = [step for row in rows for step in row.transform or []]
     left_out = Counter(f"{step['name']}: {step['skipped']}" for step in steps if "skipped" in step)
     said_again = sum(step["name"] == "say" and "skipped" not in step for step in steps)
     facts = {"recorded": len(rows) - said_again, "said_again": said_again, "left_out": dict(left_out)}
+    if unreadable := Counter(name for step in steps for name in step.get("unreadable", ())):
+        facts["noise_unreadable"] = dict(unreadable)
     return facts if by is None else {**facts, "drawn_shares": {by: balance.shares(rows, by)}}
 
 

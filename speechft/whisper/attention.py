@@ -55,22 +55,19 @@ def implemented(model: Any, name: str | None) -> Iterator[None]:
             model.set_attn_implementation(before)
 
 
-# On Hopper, PyTorch prefers cuDNN's, which is compiled for every new shape: 50 to 100 ms each time, where the labels of
-# each step and each token that is decoded have another. So it is for encoding only, where all windows are alike.
-torch.backends.cuda.enable_cudnn_sdp(False)
-
-
 @contextmanager
-def of_one_shape(device: str) -> Iterator[None]:
-    """While inside, a GPU may use attention that is compiled for each shape."""
-    if device == "cpu":
-        yield
-        return
-    torch.backends.cuda.enable_cudnn_sdp(True)
+def of_many_shapes() -> Iterator[None]:
+    """While inside, no attention that a GPU compiles for each shape.
+
+    On Hopper PyTorch prefers cuDNN's, which takes 50 to 100 ms for a new shape, and the labels of each step and each
+    token that is decoded have another. Encoding, where all windows are alike, keeps it.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         yield
     finally:
-        torch.backends.cuda.enable_cudnn_sdp(False)
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 @contextmanager

@@ -65,7 +65,7 @@ def decode_ids(
     previous = list(whisper.tokenizer.get_prompt_ids(prompt)) if (prompt := prompt or whisper.prompt) else []
     # On CPU the fused kernel takes 5x as long as plain products for one query over 1,500 keys.
     plain = attention.implemented(whisper.model, "eager" if device.name == "cpu" else None)
-    with plain, torch.inference_mode(), device.autocast(), quiet_transformers():
+    with plain, attention.of_many_shapes(), torch.inference_mode(), device.autocast(), quiet_transformers():
         options["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoded.to(device.name, torch.float32))
         if timestamps:
             output = _generate_with_timestamps(whisper, [*previous, *whisper.ids.prompt], options, device=device)

@@ -22,7 +22,7 @@ from speechft.errors import InputError
 logger = logging.getLogger(__name__)
 
 SHARD_WINDOWS = 64
-SYNCED_BYTES = 32_000_000
+SYNCED_BYTES = 32_000_000  # that may wait for the disk at once: some ten windows of large
 
 
 def shard_path(store: Path, shard: int) -> Path:
@@ -67,6 +67,8 @@ def all_whole(store: Path, count: int) -> bool:
 
 class Writer:
     """A shard that is written as its windows come; bytes reach the disk and the checksum at the same time.
+
+    So the checksum is of what was given to the disk: it is not read back.
 
     Args:
         file: open for writing, in binary.

@@ -134,20 +134,15 @@ def keep(
     with locks.in_turn(path):
         shards.remove_unfinished(path)
         encoder.to(device.name).eval().requires_grad_(False)  # else autocast keeps casts, in one place for all threads
-        todo = list[range]()
-        for shard in range(shards.shards_of(count)):
-            numbers = shards.numbers_of(shard, count)
-            if shards.is_whole(path, shard, len(numbers)):
-                progress(numbers.stop)
-            else:
-                todo.append(numbers)
+        wanted = [shards.numbers_of(shard, count) for shard in range(shards.shards_of(count))]
+        todo = [numbers for shard, numbers in enumerate(wanted) if not shards.is_whole(path, shard, len(numbers))]
         # Attention is chosen out here too: a thread that is done would choose it back under the others.
         with _threads(device) as (pool, workers), attention.in_blocks(encoder, wanted=_wants_blocks(device)):
             make = _on_cpu if device.name == "cpu" else _on_gpu
             with contextlib.closing(
                 make(todo, render, encoder, n_mels, device, STORED[dtype], batch, pool, AHEAD * workers)
             ) as made:
-                _write(path, todo, made, encoder.config, dtype, progress)
+                _write(path, wanted, todo, made, encoder.config, dtype, progress)
     return Store(path=path, count=count, dtype=dtype)
 
 
@@ -194,12 +189,16 @@ class _Made:
 
 
 def _write(
-    path: Path, todo: Sequence[range], made: Iterator[_Made], config: Any, dtype: str, progress: Callable[[int], None]
-) -> None:
+    path: Path, wanted: Sequence[range], todo: Sequence[range], made: Iterator[_Made], config: Any, dtype: str,
+    progress: Callable[[int], None],
+) -> None:  # fmt: skip
     """Shards of the windows in `todo`, whose states come in order and never two shards' together."""
     stored = np.dtype(np.int16 if dtype == "bfloat16" else np.float16)
     with ThreadPoolExecutor(1) as helper:
-        for numbers in todo:
+        for numbers in wanted:
+            if numbers not in todo:
+                progress(numbers.stop)
+                continue
             shard, done = numbers.start // shards.SHARD_WINDOWS, numbers.start
             shape = (len(numbers), config.max_source_positions, config.d_model)
             with files.atomic_write(shards.shard_path(path, shard), "wb") as file:
@@ -233,15 +232,18 @@ def _on_gpu(
 ) -> Generator[_Made]:  # fmt: skip
     """Threads read audio, one gives the GPU its work, log-mels too, and none waits for the disk, which comes last."""
 
+    card = torch.cuda.current_device()  # of this thread; another's would be the first
+
     def samples_of(number: int) -> torch.Tensor:
         return torch.from_numpy(windows.pad_window(render(number)))
 
     def make(count: int) -> _Made:
-        heard = torch.stack(list(itertools.islice(rendered, count))).pin_memory()
-        features = windows.log_mel(heard.to(device.name, non_blocking=True), n_mels=n_mels, device=device.name)
-        states = encode(encoder, features, device).to(dtype)
-        rows = torch.empty(states.shape, dtype=dtype, pin_memory=True).copy_(states, non_blocking=True)
-        return _Made(rows=rows, arrived=torch.cuda.current_stream().record_event())
+        with torch.cuda.device(card):
+            heard = torch.stack(list(itertools.islice(rendered, count))).pin_memory()
+            features = windows.log_mel(heard.cuda(non_blocking=True), n_mels=n_mels, device=device.name)
+            states = encode(encoder, features, device).to(dtype)
+            rows = torch.empty(states.shape, dtype=dtype, pin_memory=True).copy_(states, non_blocking=True)
+            return _Made(rows=rows, arrived=torch.cuda.current_stream().record_event())
 
     counts = (len(numbers[start : start + batch]) for numbers in todo for start in range(0, len(numbers), batch))
     with contextlib.closing(_ahead(pool, samples_of, itertools.chain(*todo), ahead)) as rendered:
@@ -266,8 +268,7 @@ def _ahead(pool: Executor, call: Callable[[int], T], arguments: Iterable[int], m
 
 def encode(encoder: Any, features: torch.Tensor, device: Device) -> torch.Tensor:
     """Run the encoder on log-mels (batch, n_mels, 3000); float states (batch, 1500, d_model) on the device."""
-    attending = attention.in_blocks(encoder, wanted=_wants_blocks(device))
-    with torch.inference_mode(), device.autocast(), attending, attention.of_one_shape(device.name):
+    with torch.inference_mode(), device.autocast(), attention.in_blocks(encoder, wanted=_wants_blocks(device)):
         states: torch.Tensor = encoder(features.to(device.name)).last_hidden_state
     return states
 
