@@ -271,7 +271,8 @@ def page(corpus: str) -> str:
     return "\n".join([
         *lines,
         "",
-        f"{min(epochs)} epochs, {min(steps)} to {max(steps)} steps; words by condition, all seeds: {words}.",
+        f"{min(epochs)} epochs, {min(steps)} to {max(steps)} steps, as views of other lengths fill other numbers of "
+        f"windows; words by condition, all seeds: {words}.",
         f"Clean, seed by seed: {by_seed}." if by_seed else "One seed.",
         f"General speech afterwards: {general}.",
         f"{sum(row['seconds'] for row in finished) / 60:.0f} minutes of a core for {len(finished)} runs.",

@@ -78,10 +78,12 @@ def main() -> int:
         "",
         f"    python benchmarks/synth_jargon.py --seeds {options.seeds}",
         "",
-        "`pipelines/synth.toml` on the demo's 120 terms: trained on spoken sentences that carry them, chosen by other "
-        "spoken sentences, no recording used for either. All of this speech is synthetic; the demo's recordings are by "
-        "other voices, two of them of another synthesiser, and in sentences of their own. Per cent; in brackets the "
-        "95 % interval of the difference in points.",
+        "`pipelines/synth.toml` on the demo's 120 terms: trained on spoken sentences that carry them and, for replay, "
+        "on everyday sentences, some spoken for this and some of the general speech that ships (spoken by synthetic "
+        "voices too); chosen by other spoken sentences inside the forgetting budget. No recording of a term, and none "
+        "of a person, is used for either. All of this speech is synthetic; the demo's recordings are by other voices, "
+        "two of them of another synthesiser, and in sentences of their own. Per cent; in brackets the 95 % interval of "
+        "the difference in points.",
         "",
         "| test | seed | WER | words | term recall | precision after | general WER | false alarms there | blend |",
         "| :-- | --: | :-- | --: | :-- | --: | :-- | --: | --: |",

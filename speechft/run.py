@@ -114,12 +114,11 @@ class Run:
         path = self.dir / "ingest" / f"{role}.jsonl"
         return manifest.read(path) if path.exists() else []
 
-    def kept_apart(self, tables: Mapping[str, Any], *roles: str) -> tuple[list[Utterance], list[Path]]:
-        """Rows whose sound the noise sources of these tables must not bring, and their files; none without sources."""
+    def kept_apart(self, tables: Mapping[str, Any], *roles: str) -> list[Path]:
+        """Files of the rows whose sound the noise sources of these tables must not bring; none without sources."""
         if not {"from", "babble_from"} & set(tables.get("noise") or {}):
-            return [], []
-        paths = [self.dir / "ingest" / f"{role}.jsonl" for role in roles]
-        return [row for role in roles for row in self.rows(role)], [path for path in paths if path.exists()]
+            return []
+        return [path for role in roles if (path := self.dir / "ingest" / f"{role}.jsonl").exists()]
 
     def evaluated(self, *roles: str) -> dict[str, list[Utterance]]:
         """Rows that are decoded, by role; the test set with its conditions."""

@@ -103,8 +103,8 @@ def _views(run: Run, page: Path) -> bool:
     from speechft.augment.settings import DEFAULT
 
     settings = run.pipeline.augment
-    unheard, told = run.kept_apart(settings.transforms, *CHOOSING, *REPORTED)
-    inputs = [run.dir / "ingest" / "train.jsonl", *told]
+    apart = run.kept_apart(settings.transforms, *CHOOSING, *REPORTED)
+    inputs = [run.dir / "ingest" / "train.jsonl", *apart]
     wanted = run.table("augment") | run.says_in(settings.transforms or DEFAULT)
     stage = run.stage("augment", settings=wanted, inputs=inputs, seed=settings.seed)
     if stage.up_to_date():
@@ -118,8 +118,8 @@ def _views(run: Run, page: Path) -> bool:
     with Progress("augment") as tell:
         made = make_views(
             train, count=settings.views, settings=settings.transforms, seed=settings.seed, out=stage.dir / "views",
-            bank=stage.dir / "rooms.npz", language=run.spoken_language, balance_by=settings.balance_by, unheard=unheard,
-            progress=tell,
+            bank=stage.dir / "rooms.npz", language=run.spoken_language, balance_by=settings.balance_by,
+            unheard=_rows_in(apart), progress=tell,
         )  # fmt: skip
     manifest.write(stage.dir / "train.jsonl", made.rows)
     counts = {"in": len(train), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
@@ -130,8 +130,8 @@ def _views(run: Run, page: Path) -> bool:
 def _conditions(run: Run, page: Path) -> bool:
     """A stage of its own: changing what the adapted model is tested under retrains nothing."""
     pipeline = run.pipeline
-    unheard, told = _learned(run)
-    inputs = [run.dir / "ingest" / "test.jsonl", *told]
+    apart = _learned(run)
+    inputs = [run.dir / "ingest" / "test.jsonl", *apart]
     wanted = run.table("conditions") | run.says_in({name for table in pipeline.conditions.values() for name in table})
     stage = run.stage("conditions", settings=wanted, inputs=inputs, seed=pipeline.augment.seed)
     if stage.up_to_date():
@@ -145,7 +145,7 @@ def _conditions(run: Run, page: Path) -> bool:
     with Progress("conditions") as tell:
         made = make_conditions(
             test, conditions=pipeline.conditions, seed=pipeline.augment.seed, out=stage.dir / "sound",
-            bank=stage.dir / "rooms.npz", language=run.spoken_language, unheard=unheard, progress=tell,
+            bank=stage.dir / "rooms.npz", language=run.spoken_language, unheard=_rows_in(apart), progress=tell,
         )  # fmt: skip
     manifest.write(stage.dir / "rows.jsonl", made.rows)
     counts = {"in": len(test), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
@@ -153,10 +153,14 @@ def _conditions(run: Run, page: Path) -> bool:
     return True
 
 
-def _learned(run: Run) -> tuple[list[Utterance], list[Path]]:
-    """What is trained on, and its files, where a condition names sources that might hold it."""
+def _learned(run: Run) -> list[Path]:
+    """Files of what is trained on, where a condition names sources that might hold it."""
     found = [run.kept_apart(tables, *LEARNED) for tables in run.pipeline.conditions.values()]
-    return next((each for each in found if each[1]), ([], []))
+    return next(filter(None, found), [])
+
+
+def _rows_in(paths: Sequence[Path]) -> list[Utterance]:
+    return [row for path in paths for row in manifest.read(path)]
 
 
 def _write_rejects(stage: files.Stage, rejects: Sequence[Reject]) -> dict[str, int]:
@@ -187,8 +191,8 @@ def show_view(run: Run, identity: str) -> str:
         seed=pipeline.augment.seed,
         out=run.dir / "show",
         language=run.spoken_language,
-        learned=_learned(run)[0],
-        checked=run.kept_apart(pipeline.augment.transforms, *CHOOSING, *REPORTED)[0],
+        learned=_rows_in(_learned(run)),
+        checked=_rows_in(run.kept_apart(pipeline.augment.transforms, *CHOOSING, *REPORTED)),
     )
     assert row.audio_filepath is not None
     lines = [f"{row.audio_filepath}: {row.duration:.2f} s of {row.parent}"]
