@@ -30,6 +30,10 @@ SPOKEN_S = 3.5  # a sentence of `synth`
 # Seconds of 2 cores' work a second of audio in a view, reading and writing included (docs/benchmarks/augment_speed.md).
 VIEW_RATE = 0.003
 FLOAT32_SLOWER = 2.5  # what runs the model, on a processor without bf16 (docs/log.md, 2026-11-25)
+# One H200 in bf16 (docs/benchmarks/speed.json; nano's by the demo, docs/log.md, 2026-11-27): a step is launching kernels.
+CARD_GFLOPS, CARD_WINDOW_S = 240e3, 0.0045
+CARD_STEP_S, CARD_LAYER_S = 0.014, 0.0047  # of each decoder layer
+CARD_ROW_S = 0.0015  # to generate one, of each decoder layer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,20 +66,26 @@ def describe(run: Run) -> str:
     checked = roles["dev"].rows + roles["general_dev"].rows
     reported = roles["test"].rows * (1 + len(pipeline.conditions)) + roles["general_test"].rows
     encoded = checked + reported + (kept if run.learns_from == "states" else 0.0)
+    card, slower, machine = _machine()
     narrow = shape.d_model <= NARROW
     window_s = operations.encoder(shape) / (NARROW_ENCODER_GFLOPS if narrow else ENCODER_GFLOPS) / 1e9
+    if card:
+        window_s = max(CARD_WINDOW_S, operations.encoder(shape) / CARD_GFLOPS / 1e9)
     kept_gb = encoded * operations.POSITIONS * shape.d_model * 2 / 1e9
     learned = domain / max(0.05, 1 - settings.replay_share if replay.rows else 1.0)  # windows of an epoch
     labels = TOKENS_A_SECOND * train.seconds * learned / max(domain, 1e-9)
     step = operations.decoder_training(shape, windows=learned, tokens=1.3 * labels, labels=labels)
-    train_s = settings.epochs * step * (1 + settings.distil * settings.replay_share / 3)
-    train_s /= 1e9 * (NARROW_DECODER_GFLOPS if narrow else DECODER_GFLOPS)
+    train_s = settings.epochs * step / 1e9 / (NARROW_DECODER_GFLOPS if narrow else DECODER_GFLOPS)
+    if card:
+        launching_s = _steps(run, shape, train, replay) * (CARD_STEP_S + CARD_LAYER_S * shape.decoder_layers)
+        train_s = max(launching_s, settings.epochs * step / CARD_GFLOPS / 1e9)
+    train_s *= 1 + settings.distil * settings.replay_share / 3
     if settings.strategy == "prompt":
         train_s = 0.0
     elif run.learns_from != "states":
         train_s += settings.epochs * learned * 3 * window_s
     forward = sum(operations.decoder_forward(shape, windows=1, tokens=30, labels=30))
-    row_s = max(LEAST_ROW_S, forward / GENERATING_GFLOPS / 1e9)
+    row_s = CARD_ROW_S * shape.decoder_layers if card else max(LEAST_ROW_S, forward / GENERATING_GFLOPS / 1e9)
     known = 1.0 in settings.alphas and settings.strategy != "lora"  # the best epoch's rates are alpha 1's
     trials = 1 + _evaluations(run) + len(settings.alphas) - known
     if settings.strategy == "prompt":
@@ -84,7 +94,6 @@ def describe(run: Run) -> str:
     views = f"{pipeline.augment.views} views, {len(pipeline.conditions)} conditions"
     made_s = train.seconds * pipeline.augment.views + roles["test"].seconds * len(pipeline.conditions)
     said = {role: len(lines) for role, lines in spoken.script_of(run).items()}
-    slower, machine = _machine()
     rows = [
         ("ingest", f"{everything:,} rows, {seconds / 60:.0f} min of audio", 0.002 * everything, 0.0),
         ("augment", views, _making_s(run, roles), made_s * 2e-5),
@@ -123,10 +132,15 @@ def _training(run: Run, shape: Shape, train: Load, replay: Load) -> str:
         return "prompt, no training"
     if settings.strategy == "scratch":  # its steps hold seconds, not clips
         return f"scratch, {settings.epochs} epochs"
+    return f"{settings.strategy}, {settings.epochs} epochs, about {_steps(run, shape, train, replay):,} steps"
+
+
+def _steps(run: Run, shape: Shape, train: Load, replay: Load) -> int:
+    """Optimiser steps of all epochs."""
+    settings = run.pipeline.finetune
     clips = settings.batch_clips or strategies.size_defaults(shape.d_model, settings.strategy).batch_clips
     replayed = round(clips * settings.replay_share) if replay.rows else 0
-    steps = settings.epochs * math.ceil(train.rows / max(1, clips - replayed))
-    return f"{settings.strategy}, {settings.epochs} epochs, about {steps:,} steps"
+    return settings.epochs * math.ceil(train.rows / max(1, clips - replayed))
 
 
 def _making_s(run: Run, roles: Mapping[str, Load]) -> float:
@@ -135,16 +149,17 @@ def _making_s(run: Run, roles: Mapping[str, Load]) -> float:
     return VIEW_RATE * (settings.views * roles["train"].seconds + len(run.pipeline.conditions) * roles["test"].seconds)
 
 
-def _machine() -> tuple[float, str]:
-    """How many times slower than by the measured rates the model runs here, and what the estimate is for."""
+def _machine() -> tuple[bool, float, str]:
+    """Whether a GPU runs the model, else how many times slower than by the measured rates it runs here; what the
+    estimate is for."""
     from speechft.whisper import load
 
     device = load.choose_device()
     if device.name == "cuda":
-        return 1.0, "estimated for 2 CPU cores: no GPU measured"
+        return True, 1.0, "estimated by one H200's rates"
     if device.precision.itemsize > 2:
-        return FLOAT32_SLOWER, "estimated for 2 CPU cores without bf16"
-    return 1.0, "estimated for 2 CPU cores with bf16"
+        return False, FLOAT32_SLOWER, "estimated for 2 CPU cores without bf16"
+    return False, 1.0, "estimated for 2 CPU cores with bf16"
 
 
 def shape_of(run: Run) -> Shape:

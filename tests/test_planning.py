@@ -102,7 +102,10 @@ def test_the_plan_says_what_machine_it_is_for(monkeypatch: pytest.MonkeyPatch) -
     assert "2 CPU cores with bf16" in usual
     assert minutes(slow, "encode") == pytest.approx(planning.FLOAT32_SLOWER * minutes(usual, "encode"), rel=0.1)
     assert minutes(slow, "augment") == minutes(usual, "augment")
-    assert "no GPU measured" in card
+    assert "by one H200's rates" in card
+    # docs/log.md, 2026-11-27: 22.5 s and 41.3 s, starting included.
+    assert minutes(card, "encode") * 60 == pytest.approx(22.5, rel=0.5)
+    assert minutes(card, "finetune") * 60 == pytest.approx(41.3, rel=0.5)
 
 
 def test_an_unknown_size_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
