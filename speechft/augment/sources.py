@@ -144,18 +144,21 @@ def _without(
     for path in spans:
         if path.exists():
             by_size.setdefault(path.stat().st_size, []).append(path)
-    sha256 = functools.cache(files.sha256)
-    rejects: list[Reject] = []
+
+    @functools.cache
+    def spans_by_content(size: int) -> dict[str, list[tuple[float, float]]]:
+        found: dict[str, list[tuple[float, float]]] = {}
+        for path in by_size[size]:
+            found.setdefault(files.sha256(path), []).extend(spans[path])
+        return found
 
     def leaks(recording: Recording) -> bool:
         path = Path(recording.path).resolve()
-        alike = [path] if path in spans else by_size.get(path.stat().st_size, [])
+        held = spans.get(path, [])
+        if not held and (size := path.stat().st_size) in by_size:  # else it is no copy
+            held = spans_by_content(size).get(files.sha256(path), [])
         end_s = math.inf if recording.duration_s is None else recording.offset_s + recording.duration_s
-        return any(
-            start_s < end_s and recording.offset_s < other_end_s and (other == path or sha256(other) == sha256(path))
-            for other in alike
-            for start_s, other_end_s in spans[other]
-        )
+        return any(start_s < end_s and recording.offset_s < other_end_s for start_s, other_end_s in held)
 
     kept: tuple[list[Recording], list[Recording]] = ([], [])
     for group, place in ((recordings, kept[0]), (voices, kept[1])):
