@@ -161,6 +161,7 @@ def _without(
         return any(start_s < end_s and recording.offset_s < other_end_s for start_s, other_end_s in held)
 
     kept: tuple[list[Recording], list[Recording]] = ([], [])
+    rejects: list[Reject] = []
     for group, place in ((recordings, kept[0]), (voices, kept[1])):
         for recording in group:
             if leaks(recording):
