@@ -1,5 +1,6 @@
 """The loop on a small real Whisper: what changes, resuming, and jargon that the released models cannot write."""
 
+import contextlib
 import copy
 import dataclasses
 import itertools
@@ -551,3 +552,23 @@ def test_fewer_windows_go_at_once_the_wider_the_model_and_the_values() -> None:
     assert at_once(384, torch.bfloat16) == 2 * at_once(384, torch.float32) == 10
     assert at_once(1280, torch.float32) == 1
     assert at_once(10_000, torch.float32) == 1
+
+
+def test_where_the_card_is_full_features_stay_and_the_step_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = torch.zeros(1)
+    assert passes.Upload(CPU).moved(given) is given
+    upload = passes.Upload(CPU)
+    upload._card, upload._stream = 0, types.SimpleNamespace()  # type: ignore[assignment]
+    for name in ("device", "stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda _: contextlib.nullcontext())
+
+    def pinned(error: Exception) -> types.SimpleNamespace:
+        def pin_memory() -> None:
+            raise error
+
+        return types.SimpleNamespace(pin_memory=pin_memory)
+
+    full = pinned(torch.OutOfMemoryError("no room"))
+    assert upload.moved(full) is full  # type: ignore[arg-type, comparison-overlap]
+    with pytest.raises(RuntimeError, match="a launch failed"):
+        upload.moved(pinned(RuntimeError("a launch failed")))  # type: ignore[arg-type]
