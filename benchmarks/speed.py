@@ -384,8 +384,12 @@ def page(rows: list[dict[str, Any]]) -> str:
             f"| {row['clips_per_s']:.1f} | {memory(row)} | {row['recipe_peak_gb']:.1f} | {row['disk_gb']:.2f} |"
         )
     for device in sorted({row["device"] for row in rows}):
-        where = sorted({row.get("where") or "not recorded" for row in rows if row["device"] == device})
-        lines += ["", f"{device}: {'; '.join(where)}."]
+        held: dict[str, list[str]] = {}
+        for row in (row for row in rows if row["device"] == device):
+            named = held.setdefault(row.get("where") or "a machine not recorded, earlier", [])
+            if (name := f"{row['size']} {row['precision']}") not in named:
+                named.append(name)
+        lines += ["", f"{device}: " + "; ".join(f"{where} ({', '.join(named)})" for where, named in held.items()) + "."]
     return "\n".join(lines) + "\n"
 
 
