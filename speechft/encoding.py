@@ -42,6 +42,7 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     singles = {name: [row for rows in roles.values() for row in rows] for name, roles in decoded.items()}
     contents = {"train": planned} | {name: single_windows(rows) for name, rows in singles.items()}
     encoder_hash = load.encoder_hash(whisper.model)
+    # A GPU's log-mels differ from a processor's in their last bits; a processor's key is what it has always been.
     precision = str(device.precision) if device.name == "cpu" else f"{device.name} {device.precision}"
     plans: dict[str, Any] = {}
     for name in run.stores():

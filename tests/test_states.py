@@ -36,7 +36,7 @@ def keep(path: Path, encoder, *, count: int = 3, rendered: list[int] | None = No
             rendered.append(number)
         return render(number)
 
-    return states.keep(path, count=count, render=note, encoder=encoder, n_mels=80, device=CPU, dtype="float16", batch=2)
+    return states.keep(path, count=count, render=note, encoder=encoder, n_mels=80, device=CPU, dtype="float16")
 
 
 @pytest.fixture(autouse=True)
@@ -190,12 +190,12 @@ def test_each_shard_is_recorded_before_the_next_ends(tmp_path: Path, encoder) ->
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 def test_a_gpu_keeps_what_the_processor_keeps(tmp_path: Path, encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "SHARD_WINDOWS", 5)
+    monkeypatch.setattr(states, "BATCH", 2)
     kept = {}
     for name in ("cpu", "cuda"):
         device = load.Device(name=name, precision=torch.float32, reason="tests")
         store = states.keep(
             tmp_path / name, count=12, render=render, encoder=encoder, n_mels=80, device=device, dtype="float16",
-            batch=2,
         )  # fmt: skip
         kept[name] = store.read(range(12)).float()
     encoder.to("cpu")

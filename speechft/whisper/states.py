@@ -35,6 +35,7 @@ T = TypeVar("T")
 FORMAT = 2
 MOST_RENDERERS = 16
 AHEAD = 4  # windows that are rendered ahead, for each thread
+BATCH = 8  # windows per forward pass on a GPU; on CPU each goes alone
 BATCHES_AHEAD = 3  # given to a GPU before the first is on the disk
 MOST_SIDE_BY_SIDE = 8  # windows that a processor encodes at once: each holds its activations
 STORED = {"float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -108,7 +109,6 @@ def keep(
     n_mels: int,
     device: Device,
     dtype: str,
-    batch: int = 8,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Store:
     """Encode windows into a store, going on after the last whole shard of an earlier attempt.
@@ -122,7 +122,6 @@ def keep(
         encoder: the model's encoder, float32.
         n_mels: mel bins the encoder expects.
         dtype: "float16" or "bfloat16".
-        batch: windows per forward pass on a GPU; on CPU each goes alone.
         progress: told the number of windows done.
 
     Returns:
@@ -140,7 +139,7 @@ def keep(
         with _threads(device) as (pool, workers), attention.in_blocks(encoder, wanted=_wants_blocks(device)):
             make = _on_cpu if device.name == "cpu" else _on_gpu
             with contextlib.closing(
-                make(todo, render, encoder, n_mels, device, STORED[dtype], batch, pool, AHEAD * workers)
+                make(todo, render, encoder, n_mels, device, STORED[dtype], pool, AHEAD * workers)
             ) as made:
                 _write(path, wanted, todo, made, encoder.config, dtype, progress)
     return Store(path=path, count=count, dtype=dtype)
@@ -215,7 +214,7 @@ def _write(
 
 def _on_cpu(
     todo: Sequence[range], render: Callable[[int], np.ndarray], encoder: Any, n_mels: int, device: Device,
-    dtype: torch.dtype, batch: int, pool: ThreadPoolExecutor, ahead: int,
+    dtype: torch.dtype, pool: ThreadPoolExecutor, ahead: int,
 ) -> Generator[_Made]:  # fmt: skip
     """Each thread encodes windows of its own."""
 
@@ -228,7 +227,7 @@ def _on_cpu(
 
 def _on_gpu(
     todo: Sequence[range], render: Callable[[int], np.ndarray], encoder: Any, n_mels: int, device: Device,
-    dtype: torch.dtype, batch: int, pool: ThreadPoolExecutor, ahead: int,
+    dtype: torch.dtype, pool: ThreadPoolExecutor, ahead: int,
 ) -> Generator[_Made]:  # fmt: skip
     """Threads read audio, one gives the GPU its work, log-mels too, and none waits for the disk, which comes last."""
 
@@ -245,7 +244,7 @@ def _on_gpu(
             rows = torch.empty(states.shape, dtype=dtype, pin_memory=True).copy_(states, non_blocking=True)
             return _Made(rows=rows, arrived=torch.cuda.current_stream().record_event())
 
-    counts = (len(numbers[start : start + batch]) for numbers in todo for start in range(0, len(numbers), batch))
+    counts = (len(numbers[start : start + BATCH]) for numbers in todo for start in range(0, len(numbers), BATCH))
     with contextlib.closing(_ahead(pool, samples_of, itertools.chain(*todo), ahead)) as rendered:
         with ThreadPoolExecutor(1) as giver:
             yield from _ahead(giver, make, counts, BATCHES_AHEAD)
