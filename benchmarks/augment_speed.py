@@ -4,7 +4,8 @@
 
 Writes docs/benchmarks/augment_speed.md. Both sides run in one process and take turns clip by clip, so that other load
 slows both alike; speed is audio over processor time. `pip install -c constraints.txt -e '.[bench]'` gives the other
-side, without which only ours is measured; `psutil` comes with accelerate.
+side, without which only ours is measured; `psutil` comes with accelerate. Resumable: what is measured is kept in
+runs/augment-speed/ by clips and repeats; remove that to measure again.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.util
-import json
 import multiprocessing
 import os
 import platform
@@ -39,6 +39,7 @@ from speechft.augment.views import make_views
 from speechft.manifest import Utterance
 
 OUT = Path("docs/benchmarks/augment_speed.md")
+KEPT = Path("runs/augment-speed")
 VERSION = "0.43.1"  # of audiomentations
 ROOMS = 50  # in the bank of both sides, which keep them in memory
 TARGET = 100.0  # times real time on a core: noise, room from the bank and telephone band together
@@ -271,6 +272,15 @@ def cost_of_a_view(clips: list[tuple[Utterance, np.ndarray]], folder: Path) -> t
 
 
 @contextlib.contextmanager
+def keeping(path: Path, kept: dict[str, Any]) -> Iterator[None]:
+    """Writes what was measured inside, and how long it took."""
+    started = time.monotonic()
+    yield
+    kept["took_s"] += time.monotonic() - started
+    files.write_json(path, kept)
+
+
+@contextlib.contextmanager
 def scratch() -> Iterator[Path]:
     """A folder that is gone afterwards."""
     with tempfile.TemporaryDirectory(prefix="speechft-speed-") as name:
@@ -290,8 +300,8 @@ def other_side() -> Any:
 
 
 def page(
-    results: list[tuple[Case, float, float | None]], memory: Mapping[int, tuple[float, float, float]],
-    cost: tuple[float, float], *, clips: int, minutes: float, other: str | None, command: str,
+    speeds: Mapping[str, tuple[float, float | None]], memory: Mapping[str, tuple[float, float, float]],
+    cost: tuple[float, float], *, clips: int, minutes: float, other: str | None, command: str, took_s: float,
 ) -> str:  # fmt: skip
     """The tables, in Markdown."""
     versions = provenance.versions()
@@ -311,7 +321,8 @@ def page(
         "| transform | speechft | audiomentations | ratio | |",
         "| :-- | --: | --: | --: | :-- |",
     ]
-    for case, ours, theirs in results:
+    for case in CASES:
+        ours, theirs = speeds[case.name]
         other_speed, ratio = (f"{theirs:,.0f}", f"{ours / theirs:.1f}") if theirs else ("-", "-")
         lines.append(f"| {case.name} | {ours:,.0f} | {other_speed} | {ratio} | {case.note} |")
     lines += [
@@ -323,7 +334,9 @@ def page(
         "",
         "| rows | main process, MB | largest worker, MB | seconds |",
         "| --: | --: | --: | --: |",
-        *(f"| {n:,} | {found[0]:.0f} | {found[1]:.0f} | {found[2]:.0f} |" for n, found in memory.items()),
+        *(f"| {int(n):,} | {found[0]:.0f} | {found[1]:.0f} | {found[2]:.0f} |" for n, found in memory.items()),
+        "",
+        f"All of it took {took_s / 60:.0f} minutes.",
         "",
     ]
     return "\n".join(lines)
@@ -354,28 +367,33 @@ def main() -> int:
     ]
     minutes = sum(len(samples) for _, samples in clips) / SAMPLE_RATE / 60
     other = other_side()
+    name = f"{options.clips}-clips-{options.repeats}-repeats.json"
+    kept: dict[str, Any] = {"speeds": {}, "memory": {}, "cost": None, "took_s": 0.0}
+    if (KEPT / name).exists():
+        kept = files.read_json(KEPT / name)
     with scratch() as folder:
         materials = collect(folder, clips)
-        results = [(case, *measure(case, clips, materials, folder, other, options.repeats)) for case in CASES]
-        cost = cost_of_a_view(clips, folder / "views")
-    memory = {}
+        for case in CASES:
+            if case.name not in kept["speeds"]:
+                with keeping(KEPT / name, kept):
+                    kept["speeds"][case.name] = measure(case, clips, materials, folder, other, options.repeats)
+        if kept["cost"] is None:
+            with keeping(KEPT / name, kept):
+                kept["cost"] = cost_of_a_view(clips, folder / "views")
     for count in options.memory_rows:
-        with scratch() as folder:
-            memory[count] = peak_memory_mb(rows, count, folder)
+        if str(count) not in kept["memory"]:
+            with scratch() as folder, keeping(KEPT / name, kept):
+                kept["memory"][str(count)] = peak_memory_mb(rows, count, folder)
     command = (
         f"OMP_NUM_THREADS=1 python benchmarks/augment_speed.py --clips {options.clips} --repeats {options.repeats}"
     )
     text = page(
-        results, memory, cost, clips=len(clips), minutes=minutes, other=other.__version__ if other else None,
-        command=command,
+        kept["speeds"], kept["memory"], kept["cost"], clips=len(clips), minutes=minutes,
+        other=other.__version__ if other else None, command=command, took_s=kept["took_s"],
     )  # fmt: skip
     with files.atomic_write(options.out) as file:
         file.write(text)
-    found = [
-        {"transform": case.name, "ours": round(ours, 1), "theirs": None if theirs is None else round(theirs, 1)}
-        for case, ours, theirs in results
-    ]
-    print(json.dumps(found[-2:]), options.out, sep="\n")
+    print(options.out)
     return 0
 
 

@@ -88,12 +88,15 @@ def main() -> int:
         "| test | seed | WER | words | term recall | precision after | general WER | false alarms there | blend |",
         "| :-- | --: | :-- | --: | :-- | --: | :-- | --: | --: |",
     ]
+    seconds = 0.0
     for seed in range(1, options.seeds + 1):
         for number, (test, settings) in enumerate(TESTS.items()):
             seeds = [f"{table}.seed={seed}" for table in ("synth", "augment", "finetune")]
             voices = [f"synth.voices.variants={json.dumps(variants)}"]
             report = adapt(f"synth-jargon-{number}-{seed}", [*settings, *voices, *seeds])
             lines += lines_of(test, seed, report)
+            seconds += sum(report["seconds"].values())
+    lines += ["", f"{seconds / 60:.0f} minutes of stages for {len(TESTS) * options.seeds} runs, one after the other."]
     OUT.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_write(OUT) as file:
         file.write("\n".join(lines) + "\n")

@@ -1,6 +1,6 @@
-"""Write a checkpoint of `pipelines/base.toml` as the shipped `nano`, in fp16, and measure it.
+"""Write a checkpoint of `scripts/train_base.py` as the shipped `nano`, in fp16, and measure it.
 
-    python scripts/ship_base.py --checkpoint runs/base/finetune/checkpoint.pt --out speechft/models/nano
+    python scripts/ship_base.py --checkpoint runs/base/checkpoint.pt --out speechft/models/nano
     python scripts/ship_base.py --measure speechft/models/nano
 
 Measured are 300 everyday sentences that no template of the generator made, by training voices and by voices never

@@ -5,14 +5,13 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import logging
-import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from speechft import encoding, files, manifest
+from speechft import encoding, files
 from speechft.adapt import prompt as prompts
 from speechft.adapt import retain, strategies
 from speechft.adapt.steps import Item, Recipe
@@ -43,8 +42,6 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
     Returns:
         facts for the stage record: counts, trainable and frozen values, the choice, the device.
     """
-    if run.pipeline.finetune.strategy == "scratch":
-        return make_base(run, out)
     if run.pipeline.finetune.strategy == "prompt":
         return choose_prompt(run, out)
     whisper, device = run.load_base(), load.told_device()
@@ -109,32 +106,6 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
         "epochs_run": state.epoch,
         "steps": state.step, "recipe": dataclasses.asdict(recipe), "revision": whisper.revision, **counted,
     }  # fmt: skip
-
-
-def make_base(run: Run, out: Path) -> dict[str, Any]:
-    """Train from the random weights of `model.base`; nothing is chosen, so there is no blend and no early stop."""
-    from speechft.adapt import scratch  # a second of scipy, which no other strategy needs
-
-    settings, device = run.pipeline.finetune, load.choose_device()  # for decoding dev speech
-    whisper, cores = run.load_base(), os.cpu_count() or 1
-    trained_on = f"cpu, {scratch.PRECISION} autocast, {cores} processes: scratch trains on the CPU alone"
-    log.info("device: %s", trained_on)
-    rows = manifest.read(run.dir / "augment" / "train.jsonl")
-    with Progress("features") as tell:
-        model = scratch.train(
-            run.pipeline.model.base, rows, out=out, epochs=settings.epochs, seed=settings.seed,
-            peak_rate=settings.learning_rate, processes=cores, progress=tell,
-        )  # fmt: skip
-    whisper.model.load_state_dict(model.state_dict())
-    whisper.trained = True
-    load.save(whisper, out / "model", half=True)
-    rates = Chooser(run, whisper, device).measure()
-    files.write_json(out / "choice.json", {"alpha": 1.0, "dev_wer": rates["dev_wer"], "points": []})
-    counts = {"in": len(rows), "out": settings.epochs * len(rows), "rejected": {}}
-    trained = sum(p.numel() for p in model.parameters())
-    return {"counts": counts, "choice": {"alpha": 1.0, **rates}, "suppressed_released": [], "device": trained_on,
-            "epochs_run": settings.epochs, "steps": 0, "recipe": settings.model_dump(mode="json"),
-            "trainable": trained, "frozen": 0}  # fmt: skip
 
 
 def choose_prompt(run: Run, out: Path) -> dict[str, Any]:
@@ -298,7 +269,7 @@ def _choose_blend(
         log.info("blend %.3f: %s", alpha, _told(rates))
         return rates["dev_wer"], rates.get("general_wer")
 
-    points = retain.sweep(run.pipeline.finetune.alphas or (1.0,), evaluate)
+    points = retain.sweep(run.pipeline.finetune.blends, evaluate)
     share = None if budget is None else budget * CHOOSING_SHARE
     point, inside = retain.choose(points, base_general_wer=general_before, budget=share)
     whisper.model.load_state_dict(tuned)

@@ -137,14 +137,21 @@ class Finetune(_Table):
     thaw: Literal["epoch", "stall"] = "epoch"
     seed: int = 1
 
+    @property
+    def blends(self) -> tuple[float, ...]:
+        """The alphas that are tried; under `scratch` the trained weights alone, as a mean with others is no model."""
+        return (1.0,) if self.strategy == "scratch" or not self.alphas else self.alphas
+
     @pydantic.model_validator(mode="after")
     def _possible(self) -> Finetune:
         if self.strategy == "lora" and self.l2sp:
             raise ValueError("l2sp pulls the model's own weights back, which lora leaves as they are: leave it out")
         if self.distil and not self.replay_share:
             raise ValueError("distil keeps to the base on replayed speech: give a replay_share, and general speech")
-        if self.strategy in ("prompt", "scratch") and (self.time_masks or self.channel_masks):
-            raise ValueError(f"time_masks and channel_masks do nothing under {self.strategy}: leave them out")
+        if self.strategy == "prompt" and (self.time_masks or self.channel_masks):
+            raise ValueError("time_masks and channel_masks do nothing under prompt: leave them out")
+        if self.strategy == "scratch" and (self.l2sp or self.distil):
+            raise ValueError("l2sp and distil keep to the base, of which scratch takes no weights: leave them out")
         return self
 
 

@@ -86,8 +86,8 @@ def describe(run: Run) -> str:
         train_s += settings.epochs * learned * 3 * window_s
     forward = sum(operations.decoder_forward(shape, windows=1, tokens=30, labels=30))
     row_s = CARD_ROW_S * shape.decoder_layers if card else max(LEAST_ROW_S, forward / GENERATING_GFLOPS / 1e9)
-    known = 1.0 in settings.alphas and settings.strategy != "lora"  # the best epoch's rates are alpha 1's
-    trials = 1 + _evaluations(run) + len(settings.alphas) - known
+    known = 1.0 in settings.blends and settings.strategy != "lora"  # the best epoch's rates are alpha 1's
+    trials = 1 + _evaluations(run) + len(settings.blends) - known
     if settings.strategy == "prompt":
         trials = PROMPT_TRIALS
     trained_gb = shape.parameters * 4e-9
@@ -111,7 +111,7 @@ def describe(run: Run) -> str:
     lines.append(f"{'all':<12}{machine:<44}{total_s / 60:>9.1f}{total_gb:>9.2f}")
     # The model and the base's copy; two moments and a gradient of what may train (all but the encoder, unless audio).
     weights = shape.parameters * 4e-9
-    trained = {"audio": 1.0, "rows": 1.0, "states": shape.decoder_share, "nothing": 0.0}[run.learns_from]
+    trained = {"audio": 1.0, "states": shape.decoder_share, "nothing": 0.0}[run.learns_from]
     memory_gb = 1.2 + 2 * weights + 3 * trained * weights + 0.1 * shape.d_model / 192
     lines.append(f"memory: about {memory_gb:.1f} GB; results in {run.dir}")
     return "\n".join(lines)
@@ -130,8 +130,6 @@ def _training(run: Run, shape: Shape, train: Load, replay: Load) -> str:
     settings = run.pipeline.finetune
     if settings.strategy == "prompt":
         return "prompt, no training"
-    if settings.strategy == "scratch":  # its steps hold seconds, not clips
-        return f"scratch, {settings.epochs} epochs"
     return f"{settings.strategy}, {settings.epochs} epochs, about {_steps(run, shape, train, replay):,} steps"
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 FORMATS = {
     "ingest": 1,
-    "augment": 5,
+    "augment": 6,
     "conditions": 2,
     "synth": 2,
     "encode": 2,
@@ -89,9 +89,9 @@ class Run:
         from speechft.augment import checks
         from speechft.augment.settings import check_voices
 
-        augment, data, synth = self.pipeline.augment, self.pipeline.data, self.pipeline.synth
+        data, synth = self.pipeline.data, self.pipeline.synth
         checks.check(
-            augment.transforms, self.pipeline.conditions, language=self.spoken_language, views=augment.views,
+            self.pipeline.augment.transforms, self.pipeline.conditions, language=self.spoken_language,
             data={"train": data.train, "dev": data.dev, "test": data.test},
             synth_voices=check_voices(synth.voices) if synth else None,
         )  # fmt: skip
@@ -136,11 +136,13 @@ class Run:
 
     @property
     def learns_from(self) -> str:
-        """What training reads: kept `states`, `audio` where the encoder changes, `rows` alone, or nothing at all."""
+        """What training reads: kept `states`, `audio` where the encoder changes, or nothing at all."""
         settings = self.pipeline.finetune
-        if settings.strategy in ("prompt", "scratch"):
-            return {"prompt": "nothing", "scratch": "rows"}[settings.strategy]
-        changes_encoder = {"full": True, "progressive": settings.encoder_layers > 0, "lora": settings.lora_encoder}
+        if settings.strategy == "prompt":
+            return "nothing"
+        changes_encoder = {
+            "full": True, "scratch": True, "progressive": settings.encoder_layers > 0, "lora": settings.lora_encoder,
+        }  # fmt: skip
         return "audio" if changes_encoder.get(settings.strategy) else "states"
 
     @property

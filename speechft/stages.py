@@ -100,12 +100,10 @@ def augment(run: Run) -> bool:
 
 
 def _views(run: Run, page: Path) -> bool:
-    from speechft.augment.settings import DEFAULT
-
     settings = run.pipeline.augment
     apart = run.kept_apart(settings.transforms, *CHOOSING, *REPORTED)
     inputs = [run.dir / "ingest" / "train.jsonl", *apart]
-    wanted = run.table("augment") | run.says_in(settings.transforms or DEFAULT)
+    wanted = run.table("augment") | run.says_in(settings.transforms)
     stage = run.stage("augment", settings=wanted, inputs=inputs, seed=settings.seed)
     if stage.up_to_date():
         return False
@@ -253,8 +251,8 @@ def finetune(run: Run) -> bool:
     from speechft.adapt.team import Team
 
     team = Team()
-    if team.size > 1 and settings.strategy in ("prompt", "scratch"):
-        raise InputError(f"finetune: strategy {settings.strategy} runs as one process; leave out accelerate launch")
+    if team.size > 1 and settings.strategy == "prompt":
+        raise InputError("finetune: strategy prompt runs as one process; leave out accelerate launch")
     stage = run.stage("finetune", settings=wanted, inputs=inputs, seed=settings.seed)
     if team.told(team.first and stage.up_to_date()):
         return False

@@ -70,8 +70,14 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
         config.load(tmp_path / "bad.toml")
 
 
-@pytest.mark.parametrize("strategy", ["prompt", "scratch"])
-def test_masks_are_refused_where_they_would_do_nothing(strategy: str) -> None:
-    asked = [f"finetune.strategy={strategy}", "finetune.distil=0", "finetune.time_masks=2"]
-    with pytest.raises(InputError, match=f"time_masks and channel_masks do nothing under {strategy}"):
+def test_masks_are_refused_where_they_would_do_nothing() -> None:
+    asked = ["finetune.strategy=prompt", "finetune.distil=0", "finetune.time_masks=2"]
+    with pytest.raises(InputError, match="time_masks and channel_masks do nothing under prompt"):
         config.load("pipelines/demo.toml", asked)
+
+
+def test_scratch_keeps_to_no_base_and_blends_with_none() -> None:
+    asked = ["finetune.strategy=scratch", "finetune.distil=0"]
+    assert config.load("pipelines/demo.toml", asked).finetune.blends == (1.0,)
+    with pytest.raises(InputError, match="l2sp and distil keep to the base, of which scratch takes no weights"):
+        config.load("pipelines/demo.toml", [*asked, "finetune.l2sp=0.1"])

@@ -9,8 +9,10 @@ import any_whisper
 import pytest
 import torch
 import transformers
-from test_pipeline import CLINICAL, finish, write_pipeline
+from test_pipeline import CLINICAL, finish, rows_of, write_pipeline
 
+from speechft import config, files, stages
+from speechft.run import Run
 from speechft.whisper import load
 
 
@@ -74,3 +76,26 @@ def test_everything_trains_from_audio_and_nothing_under_prompt(pipeline: Path) -
         assert not list((run / "finetune").glob("*.pt"))  # checkpoints go once there is a model
     assert changed["prompt"] == set()
     assert {"model.encoder.conv1.weight", "model.decoder.layers.0.fc1.weight"} <= changed["full"]
+
+
+def test_from_random_weights_by_one_word(tmp_path: Path) -> None:
+    """`scratch` on anybody's rows: nothing of the base is left but its shape, and what is reported is the base's."""
+    for name, count in (("train", 6), ("dev", 2), ("test", 2)):
+        files.write_jsonl(tmp_path / f"{name}.jsonl", rows_of(f"{name}.jsonl", count=count))
+    named = "\n".join(f'{name} = "{tmp_path / name}.jsonl"' for name in ("train", "dev", "test"))
+    (tmp_path / "p.toml").write_text(
+        f'[data]\n{named}\nallow_leaks = ["speaker"]\n[augment]\nviews = 0\n'
+        '[finetune]\nstrategy = "scratch"\nepochs = 1\n'
+    )
+    run = Run(config.load(tmp_path / "p.toml"), tmp_path / "runs" / "p")
+    stages.run_stages(run, ("ingest", "augment", "encode", "finetune"))
+    made = files.read_json(run.dir / "finetune" / "stage.json")
+    base, adapted = load.load("nano").model, load.load(str(run.dir / "finetune" / "model")).model
+    assert (
+        made["choice"]["dev_wer_before"] < 1.0 < made["choice"]["dev_wer"] + 0.5
+    )  # of nano, and of what knows nothing
+    assert [point["alpha"] for point in made["choice"]["points"]] == [1.0]
+    assert made["recipe"]["learning_rate"] == pytest.approx(2e-3)
+    still = [n for n, value in adapted.state_dict().items() if torch.equal(value, base.state_dict()[n])]
+    assert still == []
+    assert adapted.config.d_model == base.config.d_model

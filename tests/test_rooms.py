@@ -22,7 +22,7 @@ PACKAGE = PROJECT / "speechft"
 # A module may import from its own room and from rooms with smaller numbers. A module at the root that is not
 # named here belongs to the core.
 LEVELS = {
-    "core": 0, "score": 1, "whisper": 2, "ingest": 3, "augment": 3, "adapt": 3, "deploy": 3, "report": 4,
+    "core": 0, "score": 1, "whisper": 2, "ingest": 3, "augment": 3, "adapt": 3, "deploy": 3, "report": 4, "pretrain": 4,
     "adaptation": 5, "encoding": 5, "planning": 5, "run": 5, "spoken": 5, "stages": 5,
     "transcription": 5, "cli": 6,
 }  # fmt: skip

@@ -74,7 +74,14 @@ def test_rates_fall_with_size() -> None:
 
 @pytest.mark.parametrize(
     ("strategy", "rate"),
-    [("decoder", 4e-5), ("upper", 4e-5), ("full", 4e-5 / 3), ("progressive", 4e-5 / 3), ("lora", 2e-4)],
+    [
+        ("decoder", 4e-5),
+        ("upper", 4e-5),
+        ("full", 4e-5 / 3),
+        ("progressive", 4e-5 / 3),
+        ("lora", 2e-4),
+        ("scratch", 2e-4),
+    ],
 )
 def test_rates_of_small(strategy: str, rate: float) -> None:
     """Hugging Face's notes on fine-tuning give 1.25e-5 for all of small; decoders alone and adapters bear more."""

@@ -79,6 +79,7 @@ FROM_AUDIO = {"inputs": log_mels, "from_states": False}
         ("progressive", {"encoder_layers": 1}, FROM_AUDIO),
         ("lora", {"lora_encoder": True}, FROM_AUDIO),
         ("full", {}, FROM_AUDIO),
+        ("scratch", {}, FROM_AUDIO),
     ],
 )
 def test_exactly_the_strategys_tensors_change(
@@ -106,6 +107,29 @@ def test_exactly_the_strategys_tensors_change(
     assert changed == expected
 
 
+def test_scratch_takes_no_weight_of_the_base_but_measures_it(small: load.Whisper, tmp_path: Path) -> None:
+    """Two bases of the same dimensions end alike, with the constant positions of Whisper's encoder."""
+    ended, measured = [], []
+    for value in (0.1, 0.2):
+        with torch.no_grad():
+            for parameter in small.model.parameters():
+                parameter.fill_(value)
+        first = small.model.model.decoder.layer_norm.bias
+
+        def evaluate(first: torch.Tensor = first) -> dict[str, float]:
+            measured.append(float(first.detach().mean()))
+            return {"dev_wer": 1.0 / len(measured)}
+
+        recipe = dataclasses.replace(RECIPE, strategy="scratch", epochs=1)
+        run(small, tmp_path / str(value), recipe, evaluate=evaluate, **FROM_AUDIO)
+        ended.append({name: held.clone() for name, held in small.model.state_dict().items()})
+    assert all(torch.equal(held, ended[1][name]) for name, held in ended[0].items())
+    assert measured[::2] == pytest.approx([0.1, 0.2])  # before a step; after an epoch it is near where norms begin
+    assert measured[1::2] == pytest.approx([0.0, 0.0], abs=0.01)
+    positions = ended[0]["model.encoder.embed_positions.weight"]
+    assert torch.allclose(positions[7, :2], torch.sin(torch.tensor([7.0, 7 * 10_000 ** (-1 / 31)])), atol=1e-6)
+
+
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Sums over several threads may differ in their last bit; see docs/log.md."""
@@ -118,7 +142,13 @@ def one_thread() -> Iterator[None]:
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
     ("strategy", "source"),
-    [("decoder", FROM_STATES), ("lora", FROM_STATES), ("progressive", FROM_STATES), ("full", FROM_AUDIO)],
+    [
+        ("decoder", FROM_STATES),
+        ("lora", FROM_STATES),
+        ("progressive", FROM_STATES),
+        ("full", FROM_AUDIO),
+        ("scratch", FROM_AUDIO),
+    ],
 )
 def test_a_resumed_run_gives_the_same_weights_bit_for_bit(
     small: load.Whisper, tmp_path: Path, strategy: str, source: dict

@@ -27,6 +27,6 @@ class StopSignal:
             signal.signal(*self._before.popitem())
 
     def _note(self, number: int, _: object) -> None:
-        logger.info("finetune: %s: saving after this step", signal.Signals(number).name)
+        logger.info("%s: saving after this step", signal.Signals(number).name)
         self.asked = number
         self.__exit__()

@@ -81,6 +81,8 @@ def train(
     state = loop.resume()
     if not state.curve:
         state.curve.append({"epoch": 0, "step": 0, **loop.team.told(evaluate() if loop.team.first else {})})
+        if recipe.strategy == "scratch":  # now that the base is measured
+            strategies.draw_anew(loop.core, seed=recipe.seed)
         loop.save()
     pool = [segment.tokens for item in items if not item.replay for segment in item.segments if segment.tokens]
     total = sum(len(epoch_steps(items, recipe, epoch=e)) for e in range(recipe.epochs))
@@ -330,7 +332,7 @@ class Loop:
 
     def _moved(self) -> dict[str, torch.Tensor]:
         """The tensors that training may have changed so far."""
-        everything = self.recipe.strategy == "progressive"
+        everything = self.recipe.strategy in ("progressive", "scratch")
         moved = {name for name, p in self.model.named_parameters() if everything or p.requires_grad}
         return {name: value.detach().cpu() for name, value in self.model.state_dict().items() if name in moved}
 

@@ -8,18 +8,16 @@ from speechft.augment import say, sources, synth
 from speechft.augment import settings as tables_of
 from speechft.augment.settings import DEFAULT, Transforms, Voices
 from speechft.errors import InputError
-from speechft.text import language_code
 
 
 def check(
     settings: Mapping[str, Any], conditions: Mapping[str, Mapping[str, Any]], *, language: str | None = "en",
-    views: int = 1, data: Mapping[str, Sequence[Path]] | None = None, synth_voices: Voices | None = None,
+    data: Mapping[str, Sequence[Path]] | None = None, synth_voices: Voices | None = None,
 ) -> None:  # fmt: skip
     """Check a pipeline's `[augment]` tables and `[conditions]` before anything starts.
 
     Args:
         language: what is spoken; None where texts are translations.
-        views: of each row; without any, the default chain needs no voice.
         data: the manifests of `train`, `dev` and `test`.
         synth_voices: who says synthetic training rows, if there are any.
 
@@ -33,16 +31,7 @@ def check(
         alone = set(rows.get(role, ())) - set(rows.get("train", ()))
         if heard := sources.shared(alone, sources.paths(training)):
             raise InputError(f"augment: {heard[0]} is what data.{role} names; training must not hear it")
-    by_default = views > 0 and language_code(language or "") == "en"  # another language it leaves out
-    if settings or by_default:
-        try:
-            _check_voices(training, where="augment", held_out=False, language=language)
-        except InputError as error:
-            if settings:
-                raise
-            raise InputError(
-                f"augment: the default chain says rows again, but {error}; or name other transforms"
-            ) from error
+    _check_voices(training, where="augment", held_out=False, language=language)
     for name, tables in conditions.items():
         checked = tables_of.check_condition(tables, name=name)
         if both := sources.shared([*sources.paths(training), *rows.get("train", ())], sources.paths(checked)):

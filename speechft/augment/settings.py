@@ -252,8 +252,9 @@ class Transforms(pydantic.BaseModel):
     gain: Gain | None = None
 
 
+# Without `say`, which costs people what it gives synthetic accents: docs/augment.md, "Does it help?".
 DEFAULT: Mapping[str, Mapping[str, Any]] = {
-    name: {} for name in ("say", "tempo", "pitch", "formants", "room", "noise", "telephone", "gain")
+    name: {} for name in ("tempo", "pitch", "formants", "room", "noise", "telephone", "gain")
 }
 
 

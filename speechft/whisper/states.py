@@ -137,10 +137,9 @@ def keep(
         todo = [numbers for shard, numbers in enumerate(wanted) if not shards.is_whole(path, shard, len(numbers))]
         # Attention is chosen out here too: a thread that is done would choose it back under the others.
         with _threads(device) as (pool, workers), attention.in_blocks(encoder, wanted=_wants_blocks(device)):
+            work = _Work(render=render, encoder=encoder, n_mels=n_mels, device=device, dtype=STORED[dtype])
             make = _on_cpu if device.name == "cpu" else _on_gpu
-            with contextlib.closing(
-                make(todo, render, encoder, n_mels, device, STORED[dtype], pool, AHEAD * workers)
-            ) as made:
+            with contextlib.closing(make(work, todo, pool, AHEAD * workers)) as made:
                 _write(path, wanted, todo, made, encoder.config, dtype, progress)
     return Store(path=path, count=count, dtype=dtype)
 
@@ -180,6 +179,17 @@ def _give_back_memory() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class _Work:
+    """What makes a window's states: see `keep`; `dtype` is what they are kept in."""
+
+    render: Callable[[int], np.ndarray]
+    encoder: Any
+    n_mels: int
+    device: Device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Made:
     """States of some windows in the computer's memory, once `arrived` (a CUDA event) has passed."""
 
@@ -212,36 +222,29 @@ def _write(
             shards.write_record(path, shard, len(numbers), sha256=writer.sha256)
 
 
-def _on_cpu(
-    todo: Sequence[range], render: Callable[[int], np.ndarray], encoder: Any, n_mels: int, device: Device,
-    dtype: torch.dtype, pool: ThreadPoolExecutor, ahead: int,
-) -> Generator[_Made]:  # fmt: skip
+def _on_cpu(work: _Work, todo: Sequence[range], pool: ThreadPoolExecutor, ahead: int) -> Generator[_Made]:
     """Each thread encodes windows of its own."""
 
     def make(number: int) -> _Made:
-        features = windows.log_mel(windows.pad_window(render(number)), n_mels=n_mels)
-        return _Made(rows=encode(encoder, features[None], device).to(dtype))
+        features = windows.log_mel(windows.pad_window(work.render(number)), n_mels=work.n_mels)
+        return _Made(rows=encode(work.encoder, features[None], work.device).to(work.dtype))
 
     yield from _ahead(pool, make, itertools.chain(*todo), ahead)
 
 
-def _on_gpu(
-    todo: Sequence[range], render: Callable[[int], np.ndarray], encoder: Any, n_mels: int, device: Device,
-    dtype: torch.dtype, pool: ThreadPoolExecutor, ahead: int,
-) -> Generator[_Made]:  # fmt: skip
+def _on_gpu(work: _Work, todo: Sequence[range], pool: ThreadPoolExecutor, ahead: int) -> Generator[_Made]:
     """Threads read audio, one gives the GPU its work, log-mels too, and none waits for the disk, which comes last."""
-
     card = torch.cuda.current_device()  # of this thread; another's would be the first
 
     def samples_of(number: int) -> torch.Tensor:
-        return torch.from_numpy(windows.pad_window(render(number)))
+        return torch.from_numpy(windows.pad_window(work.render(number)))
 
     def make(count: int) -> _Made:
         with torch.cuda.device(card):
             heard = torch.stack(list(itertools.islice(rendered, count))).pin_memory()
-            features = windows.log_mel(heard.cuda(non_blocking=True), n_mels=n_mels, device=device.name)
-            states = encode(encoder, features, device).to(dtype)
-            rows = torch.empty(states.shape, dtype=dtype, pin_memory=True).copy_(states, non_blocking=True)
+            features = windows.log_mel(heard.cuda(non_blocking=True), n_mels=work.n_mels, device=work.device.name)
+            states = encode(work.encoder, features, work.device).to(work.dtype)
+            rows = torch.empty(states.shape, dtype=work.dtype, pin_memory=True).copy_(states, non_blocking=True)
             return _Made(rows=rows, arrived=torch.cuda.current_stream().record_event())
 
     counts = (len(numbers[start : start + BATCH]) for numbers in todo for start in range(0, len(numbers), BATCH))

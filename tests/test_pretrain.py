@@ -15,13 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from speechft import adaptation, audio, config, manifest
-from speechft.adapt import aligning, scratch
-from speechft.adapt import corpus as clip_corpus
-from speechft.adapt.team import Team
+from speechft import audio
 from speechft.errors import InputError, Stopped
 from speechft.manifest import Utterance
-from speechft.run import Run
+from speechft.pretrain import aligning, loop
+from speechft.pretrain import corpus as clip_corpus
 from speechft.whisper import load, tokens
 
 CLIPS = 12
@@ -78,7 +76,7 @@ def test_a_row_without_phonemes_is_refused_by_name(rows: list[Utterance]) -> Non
 
 def test_windows_hold_their_clips_whole_and_in_order(corpus: clip_corpus.Corpus) -> None:
     rng = random.Random(2)
-    clips = scratch.endless(list(corpus.clips), rng)
+    clips = loop.endless(list(corpus.clips), rng)
     groups = [clip_corpus.fill_window(clips, frames=600, single=False, rng=rng) for _ in range(20)]
     mel, segments, phonemes = clip_corpus.lay_out(corpus, groups, frames=600, rng=rng, strength=0.5)
     assert mel.shape == (20, 80, 600)
@@ -118,26 +116,16 @@ def test_guidance_is_the_share_of_attention_inside_the_span(base: Path) -> None:
 
 
 def test_two_processes_learn_and_a_second_call_goes_on(base: Path, rows: list[Utterance], tmp_path: Path) -> None:
-    out = tmp_path / "run" / "finetune"
-    first = scratch.train(str(base), rows, out=out, epochs=20, seed=1, peak_rate=1e-3, processes=2)
+    out = tmp_path / "run"
+    first = loop.train(str(base), rows, out=out, epochs=20, seed=1, peak_rate=1e-3, processes=2)
     steps = torch.load(out / "checkpoint.pt", weights_only=True)["steps"]
     curve = [json.loads(line) for line in (out / "curve.jsonl").read_text().splitlines()]
     assert curve[-1]["clips"] >= 20 * CLIPS
     start = load.load(str(base)).model.state_dict()
     still = [name for name, value in first.state_dict().items() if torch.equal(value, start[name])]
     assert still == ["model.encoder.embed_positions.weight"]
-    # Again as the stage does it, by one word of the pipeline.
-    for name, some in (("augment/train", rows), ("ingest/dev", rows[:1])):
-        manifest.write(tmp_path / "run" / f"{name}.jsonl", some)
-    (tmp_path / "p.toml").write_text(
-        f'[model]\nbase = "{base}"\n[data]\ntrain = "none.jsonl"\ntest = "none.jsonl"\n'
-        '[finetune]\nstrategy = "scratch"\nepochs = 25\nlearning_rate = 1e-3\nseed = 1\n'
-    )
-    facts = adaptation.adapt(Run(config.load(tmp_path / "p.toml"), tmp_path / "run"), out, Team())
+    loop.train(str(base), rows, out=out, epochs=25, seed=1, peak_rate=1e-3, processes=2)
     assert torch.load(out / "checkpoint.pt", weights_only=True)["steps"] > steps
-    assert facts["counts"]["in"] == CLIPS
-    assert facts["choice"]["dev_wer"] > 0
-    assert load.load(str(out / "model")).model.config.d_model == first.config.d_model
 
 
 def test_a_stop_is_saved_and_a_gradient_that_is_not_finite_is_not(
@@ -150,11 +138,11 @@ def test_a_stop_is_saved_and_a_gradient_that_is_not_finite_is_not(
 
     threading.Thread(target=ask_once_it_runs, daemon=True).start()
     with pytest.raises(Stopped) as stopped:
-        scratch.train(str(base), rows, out=tmp_path, epochs=100_000, seed=1, peak_rate=1e-3, processes=2)
+        loop.train(str(base), rows, out=tmp_path, epochs=100_000, seed=1, peak_rate=1e-3, processes=2)
     assert stopped.value.status == 128 + signal.SIGTERM
     kept = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert kept["steps"] > 0
     with pytest.raises(InputError, match="gradient is no longer finite"):
-        scratch.train(str(base), rows, out=tmp_path, epochs=100_000, seed=1, peak_rate=1e30, processes=1)
+        loop.train(str(base), rows, out=tmp_path, epochs=100_000, seed=1, peak_rate=1e30, processes=1)
     again = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
     assert all(torch.equal(value, kept["model"][name]) for name, value in again["model"].items())

@@ -1,4 +1,4 @@
-"""Train a small Whisper from nothing: the strategy `scratch`, which makes `nano`.
+"""The loop that made `nano`: a small Whisper from nothing, on clips whose phonemes are known.
 
 An encoder-decoder learns to listen only once its attention lines up, which takes hours on a CPU. Two things shorten it:
 a CTC head over phonemes on the encoder (Graves et al. 2006; joint training as in Watanabe et al. 2017), used in
@@ -30,8 +30,11 @@ from torch import nn
 
 from speechft import files
 from speechft.adapt import strategies
-from speechft.adapt.aligning import CtcHead, GuidedHeads, token_spans
-from speechft.adapt.corpus import (
+from speechft.adapt.stopping import StopSignal
+from speechft.errors import InputError, Stopped
+from speechft.manifest import Utterance
+from speechft.pretrain.aligning import CtcHead, GuidedHeads, token_spans
+from speechft.pretrain.corpus import (
     WINDOW_FRAMES,
     Clip,
     Corpus,
@@ -43,9 +46,6 @@ from speechft.adapt.corpus import (
     mask_spectrum,
     read_corpus,
 )
-from speechft.adapt.stopping import StopSignal
-from speechft.errors import InputError, Stopped
-from speechft.manifest import Utterance
 from speechft.whisper import load, tokens
 
 logger = logging.getLogger(__name__)
@@ -216,7 +216,7 @@ def longest_window(share: float) -> int:
 
 
 def train(
-    base: str, rows: Sequence[Utterance], *, out: Path, epochs: int, seed: int, peak_rate: float | None, processes: int,
+    base: str, rows: Sequence[Utterance], *, out: Path, epochs: int, seed: int, peak_rate: float, processes: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Any:  # fmt: skip
     """Train a Whisper from the weights in a directory (random ones, to begin with) for passes over the clips.
@@ -250,7 +250,7 @@ def train(
             out,
             epochs,
             seed,
-            peak_rate or PEAK_RATE,
+            peak_rate,
         )
         stopping = StopSignal()
         try:
@@ -265,13 +265,13 @@ def train(
         except torch.multiprocessing.ProcessExitedException as error:
             if error.exit_code == NOT_FINITE:
                 raise InputError(
-                    "finetune: the gradient is no longer finite; lower finetune.learning_rate. The last good "
-                    f"checkpoint is {out / 'checkpoint.pt'} until then: other settings begin anew"
+                    "pretrain: the gradient is no longer finite; give a lower --rate. The last good checkpoint is "
+                    f"{out / 'checkpoint.pt'}"
                 ) from error
             if not stopping.asked:
                 raise
     if stopping.asked:
-        raise Stopped("finetune: stopped; the same command goes on from the last checkpoint", stopping.asked)
+        raise Stopped("pretrain: stopped; the same command goes on from the last checkpoint", stopping.asked)
     whisper.model.load_state_dict(torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)["model"])
     return whisper.model
 
@@ -291,7 +291,7 @@ def _work(
         os.sched_setaffinity(0, {cores[rank % len(cores)]})
         torch.distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=processes)
     whisper = load.load(base)
-    strategies.freeze(whisper.model, "scratch")
+    strategies.freeze(whisper.model, "full")
     corpus = read_corpus(rows, shards, whisper.tokenizer)
     trainer = Trainer(whisper.model, whisper.ids, symbols=corpus.symbols, peak_rate=peak_rate, seed=seed)
     if (out / "checkpoint.pt").exists():
@@ -350,7 +350,7 @@ def run_steps(trainer: Trainer, corpus: Corpus, *, total: int, out: Path, rank: 
                 "clips_per_s": round((trainer.clips_seen - first_clips) / (now - started), 1),
             } | {kind: [round(x / s[3], 3) for x in s[:3]] for kind, s in sorted(sums.items())}  # fmt: skip
             left_s = (now - started) / max(1, trainer.clips_seen - first_clips) * (total - trainer.clips_seen)
-            logger.info("scratch: about %.0f min left, %s", max(0.0, left_s) / 60, row)
+            logger.info("pretrain: about %.0f min left, %s", max(0.0, left_s) / 60, row)
             with (out / "curve.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             last_logged, sums = now, {}

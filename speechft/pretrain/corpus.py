@@ -1,4 +1,4 @@
-"""What `scratch` hears: clips' log-mels in shards, laid out in windows, and distorted."""
+"""What pretraining hears: clips' log-mels in shards, laid out in windows, and distorted."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def read_corpus(rows: Sequence[Utterance], shards: Sequence[Path], tokenizer: An
     spelled = [str(row.extra.get("phonemes", "")).replace("_", " ").split() for row in rows]
     for row, phonemes in zip(rows, spelled, strict=True):
         if row.text and not phonemes:
-            raise InputError(f"row {row.id} has no phonemes, which training from scratch needs for its CTC head")
+            raise InputError(f"row {row.id} has no phonemes, which pretraining needs for its CTC head")
     symbol = {name: number for number, name in enumerate(sorted({p for row in spelled for p in row}), start=1)}
     clips, first = [], 0
     for number, (row, phonemes) in enumerate(zip(rows, spelled, strict=True)):
