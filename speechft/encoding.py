@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +48,8 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     precision = str(device.precision) if device.name == "cpu" else f"{device.name} {device.precision}"
     plans: dict[str, Any] = {}
     for name in run.stores():
-        windows_of = [_identity(window) for window in contents[name]]
-        key = states.key(encoder_hash, windows_of, dtype=run.pipeline.encode.dtype, precision=precision)
+        identities = map(_identity, contents[name])
+        key = states.key(encoder_hash, identities, dtype=run.pipeline.encode.dtype, precision=precision)
         gb = states.size_gb(len(contents[name]), whisper.model.config)
         plans[name] = {"key": key, "count": len(contents[name]), "gb": round(gb, 3)}
     total, all_gb = sum(plan["count"] for plan in plans.values()), sum(plan["gb"] for plan in plans.values())
@@ -92,9 +94,12 @@ def _refuse_too_many(
 def plan_windows(run: Run, whisper: Whisper) -> tuple[list[Window], list[dict[str, Any]]]:
     """Packed windows of every view, domain and replay; rows whose label is too long are named, never cut."""
     settings, seed = run.pipeline.encode, run.pipeline.augment.seed
-    domain = manifest.read(run.dir / "augment" / "train.jsonl")
-    turns = [(round_of(u.view, run.pipeline.augment.views), u) for u in domain]
-    groups = [(f"v{turn}", turn, [u for t, u in turns if t == turn]) for turn in sorted({t for t, _ in turns})]
+    turns: dict[int, list[Utterance]] = defaultdict(list)
+    for row in manifest.each(run.dir / "augment" / "train.jsonl"):
+        # That something was done decides how a row's sound is told from another's; what was done, nobody asks here.
+        slim = row if row.transform is None else dataclasses.replace(row, transform=[])
+        turns[round_of(row.view, run.pipeline.augment.views)].append(slim)
+    groups = [(f"v{turn}", turn, rows) for turn, rows in sorted(turns.items())]
     if run.pipeline.finetune.replay_share > 0:
         groups.append(("replay", 0, run.rows("general_train")))
     planned, rejects, long = list[Window](), list[dict[str, Any]](), 0

@@ -2,10 +2,12 @@
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import io
 import json
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from speechft.errors import InputError
 
 LABELS = ("speaker", "accent", "lang", "domain", "split", "recording", "condition")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+BOM = b"\xef\xbb\xbf"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,16 +101,11 @@ def scan(path: str | Path, *, need_audio: bool = True) -> tuple[list[Utterance],
 def scan_numbered(path: str | Path, *, need_audio: bool = True) -> tuple[list[tuple[int, Utterance]], list[Reject]]:
     """As `scan`, with each utterance's line number in the file, for messages that say where."""
     path = Path(path)
-    content = _content(path)
-    if path.suffix.lower() in DELIMITERS:
-        lines = _csv_lines(path, content, need_audio=need_audio)
-    else:
-        lines = _json_lines(content)
     utterances: list[tuple[int, Utterance]] = []
     rejects: list[Reject] = []
     first_seen: dict[str, int] = {}
     folder = path.absolute().parent
-    for number, row, fault in lines:
+    for number, row, fault in _lines(path, need_audio=need_audio):
         where = f"{path}:{number}"
         try:
             if fault:
@@ -135,6 +133,19 @@ def read(path: str | Path, *, need_audio: bool = True) -> list[Utterance]:
     return utterances
 
 
+def each(path: str | Path) -> Iterator[Utterance]:
+    """As `read`, a row at a time, for manifests that a stage wrote: that ids are unique is not looked at again."""
+    path = Path(path)
+    folder = path.absolute().parent
+    for number, row, fault in _lines(path, need_audio=True):
+        try:
+            if fault:
+                raise _BadRow("broken line", fault)
+            yield _utterance(row, folder, need_audio=True)
+        except _BadRow as error:
+            raise InputError(f"{path}:{number}: {error}") from error
+
+
 def write(path: str | Path, rows: Iterable[Utterance]) -> int:
     """Write rows as JSON Lines, atomically, and return how many."""
     return files.write_jsonl(path, (utterance.row() for utterance in rows))
@@ -154,21 +165,36 @@ def by_id(rows: Iterable[Utterance]) -> dict[str, Utterance]:
     return found
 
 
-def _content(path: Path) -> bytes:
+def compact(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same transform with words shared between rows: of a million rows each would hold its own "snr_db"."""
+    return [
+        {sys.intern(key): sys.intern(value) if isinstance(value, str) else value for key, value in step.items()}
+        for step in steps
+    ]
+
+
+def _lines(path: Path, *, need_audio: bool) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """(line number, row, fault) for each line; JSON Lines are read a line at a time."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as file:
+            start = file.read(len(BOM))
+            if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+                raise InputError(f"{path}: is UTF-16; save the manifest as UTF-8")
+            if start != BOM:
+                file.seek(0)
+            if path.suffix.lower() in DELIMITERS:
+                yield from _csv_lines(path, file.read(), need_audio=need_audio)
+            else:
+                yield from _json_lines(file)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such manifest; check the path") from error
     except OSError as error:
         raise InputError(f"{path}: the manifest cannot be read ({error.strerror})") from error
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise InputError(f"{path}: is UTF-16; save the manifest as UTF-8")
-    return content.removeprefix(b"\xef\xbb\xbf")
 
 
-def _json_lines(content: bytes) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """(line number, row, fault) for each line; on a fault the row holds the line as it stood."""
-    for number, raw in enumerate(content.split(b"\n"), start=1):
+def _json_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any], str]]:
+    """On a fault the row holds the line as it stood."""
+    for number, raw in enumerate(lines, start=1):
         if not raw.strip():
             continue
         line = raw.decode("utf-8", errors="replace").strip()
@@ -240,7 +266,7 @@ def _utterance(row: dict[str, Any], folder: Path, *, need_audio: bool) -> Uttera
     labels = {name: _label(row, name) for name in (*LABELS, "parent")}
     return Utterance(
         id=identity,
-        audio_filepath=folder / audio if audio else None,
+        audio_filepath=_joined(folder, audio) if audio else None,
         text=_text(row, "text"),
         offset=offset or 0.0,
         duration=_seconds(row, "duration"),
@@ -250,6 +276,11 @@ def _utterance(row: dict[str, Any], folder: Path, *, need_audio: bool) -> Uttera
         extra={key: value for key, value in row.items() if key not in _FIELDS},
         **labels,
     )
+
+
+@functools.lru_cache(maxsize=64)  # neighbours are often of one file
+def _joined(folder: Path, name: str) -> Path:
+    return folder / name
 
 
 def _text(row: dict[str, Any], key: str) -> str | None:
@@ -266,7 +297,7 @@ def _label(row: dict[str, Any], key: str) -> str | None:
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise _BadRow("bad value", f"{key} must be text, got {value!r}")
-    return str(value)
+    return sys.intern(str(value)) if key in LABELS else str(value)
 
 
 def _seconds(row: dict[str, Any], key: str) -> float | None:
@@ -304,4 +335,4 @@ def _transform(row: dict[str, Any]) -> list[dict[str, Any]] | None:
             value = [value]
     if value is not None and not (isinstance(value, list) and all(isinstance(step, dict) for step in value)):
         raise _BadRow("bad value", f"transform must be a list of objects, got {row['transform']!r}")
-    return value
+    return compact(value) if value else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,6 +113,11 @@ class Run:
         """A role's rows after ingest; none when the role was not named."""
         path = self.dir / "ingest" / f"{role}.jsonl"
         return manifest.read(path) if path.exists() else []
+
+    def each_row(self, role: str) -> Iterator[Utterance]:
+        """As `rows`, one at a time."""
+        path = self.dir / "ingest" / f"{role}.jsonl"
+        return manifest.each(path) if path.exists() else iter(())
 
     def kept_apart(self, tables: Mapping[str, Any], *roles: str) -> list[Path]:
         """Files of the rows whose sound the noise sources of these tables must not bring; none without sources."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import itertools
 import logging
 import os
 from collections.abc import Callable, Sequence
@@ -91,10 +92,9 @@ def augment(run: Run) -> bool:
     if any(worked) or not page.exists():
         from speechft.augment import preview
 
-        clean = [*run.rows("train"), *run.rows("test")]
-        views = manifest.read(run.dir / "augment" / "train.jsonl")
-        made = manifest.read(run.dir / "conditions" / "rows.jsonl")
-        preview.write(page, clean=clean, views=[row for row in views if row.view], conditions=made)
+        clean = itertools.chain.from_iterable(map(run.each_row, ("train", "test")))
+        views = (row for row in manifest.each(run.dir / "augment" / "train.jsonl") if row.view)
+        preview.write(page, clean=clean, views=views, conditions=manifest.each(run.dir / "conditions" / "rows.jsonl"))
         log.info("augment: look and listen in %s", page)
     return any(worked)
 

@@ -188,3 +188,21 @@ def test_by_id_refuses_duplicates() -> None:
     assert list(manifest.by_id(rows)) == ["a", "b"]
     with pytest.raises(InputError, match='two rows have the id "b"'):
         manifest.by_id([*rows, rows[1]])
+
+
+def test_a_row_at_a_time_is_the_same_rows_and_words_are_shared(tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    steps = [{"name": "noise", "kind": "pink", "snr_db": 5.0}]
+    lines = [
+        {"id": name, "audio_filepath": "a.wav", "text": "hi", "speaker": "anna", "transform": steps} for name in "ab"
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    one, other = manifest.each(path)
+    assert [one, other] == manifest.read(path)
+    assert one.speaker is other.speaker
+    assert one.audio_filepath is other.audio_filepath
+    assert [key for step in one.transform for key in step][2] is [key for step in other.transform for key in step][2]
+    with path.open("a") as file:
+        file.write("{}\n")
+    with pytest.raises(InputError, match=r"rows\.jsonl:3: the row has no audio_filepath"):
+        list(manifest.each(path))

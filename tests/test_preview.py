@@ -67,7 +67,10 @@ def test_summary_counts_views_and_what_was_left_out(tmp_path: Path) -> None:
         row(tmp_path, "c", {"name": "gain", "gain_db": 8.0}, {"name": "noise", "skipped": "why"}),
         row(tmp_path, "d"),
     ]
-    gain, noise = preview.summary(views)
+    told = preview.Summary()
+    assert list(told.counted(views)) == views
+    assert told.views == 4
+    gain, noise = told.rows()
     assert gain == {"name": "gain", "share": "75 %", "skipped": "", "spans": "gain 1 dB to 8 dB (median 3 dB)"}
     assert (noise["share"], noise["skipped"]) == ("0 %", "1")
 
@@ -133,3 +136,13 @@ def test_the_page_in_a_browser(tmp_path: Path) -> None:
     say();
     """
     assert browser.answer(tmp_path / "preview.html", script, folder=tmp_path) == "probe 24 24 0 24"
+
+
+def test_of_many_rows_some_are_looked_at_the_short_ones_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preview, "CONSIDERED", 2)
+    views = [row(tmp_path, name, {"name": "gain", "gain_db": 1.0}) for name in "abcd"]
+    views = [dataclasses.replace(view, duration=60.0 if view.id == "a" else 1.0) for view in views]
+    chosen = preview.choose(iter(views), 12)
+    assert len(chosen) == 2
+    assert all(view.duration == 1.0 for view in chosen)
+    assert chosen == preview.choose(iter(views[::-1]), 12)

@@ -1,6 +1,8 @@
 """Kept states: equal to the encoder's own, resumable, and damage is found."""
 
+import hashlib
 import io
+import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -350,3 +352,11 @@ def test_states_in_bfloat16_on_processors_with_and_without_amx(monkeypatch: pyte
     assert torch.equal(ours, usual) == amx  # in blocks only where PyTorch's kernel is slow
     assert (ours - exact).norm() < 1.25 * (usual - exact).norm()
     assert encoder.config._attn_implementation != attention.NAME
+
+
+@pytest.mark.parametrize("plan", [[], [[["a.wav", 1, 0.5]]], [[["a.wav", 1]], [["b.wav", {"z": 1, "a": 2}]]]])
+def test_a_key_is_of_everything_as_one_json_text(plan: list) -> None:
+    """So states that were kept before windows were hashed one by one are found."""
+    whole = json.dumps([states.FORMAT, "hash", "float16", "torch.bfloat16", plan], sort_keys=True)
+    key = states.key("hash", iter(plan), dtype="float16", precision="torch.bfloat16")
+    assert key == hashlib.sha256(whole.encode()).hexdigest()[:20]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import array
 import base64
+import hashlib
+import heapq
 import io
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,10 @@ from markupsafe import Markup
 
 from speechft import audio, files
 from speechft.audio import SAMPLE_RATE
-from speechft.augment import draws
 from speechft.manifest import Utterance
 
 ROWS = 12
+CONSIDERED = 2000
 LONGEST_S = 12.0  # longer rows are shown only when there are no others: the page holds their sound
 COLUMNS = 500  # of a waveform
 FFT = 512  # 32 ms
@@ -34,9 +37,11 @@ LONG_TEXT = 300
 
 
 def write(
-    path: Path, *, clean: Sequence[Utterance], views: Sequence[Utterance], conditions: Sequence[Utterance]
+    path: Path, *, clean: Iterable[Utterance], views: Iterable[Utterance], conditions: Iterable[Utterance]
 ) -> None:
     """Write the page: one file that holds its sound and pictures and needs nothing else.
+
+    Rows are gone through once, and none but what is shown is kept: there may be millions.
 
     Args:
         path: where to.
@@ -44,28 +49,35 @@ def write(
         views: augmented training rows, with `parent` and `transform`.
         conditions: fixed copies of test rows.
     """
-    parents = {row.id: row for row in clean}
-    shown = [(row, "") for row in choose(views, ROWS)]
+    told = Summary()
+    shown = [(row, "") for row in choose(told.counted(views), ROWS)]
     shown += [(row, row.condition or "") for row in choose(conditions, ROWS, by_condition=True)]
+    wanted = {row.parent for row, _ in shown}
+    parents = {row.id: row for row in clean if row.id in wanted}
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("speechft.augment", "templates"), autoescape=True,
         undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     page = environment.get_template("preview.html").render(
         rows=[_row(row, parents[row.parent or ""], condition) for row, condition in shown],
-        table=summary(views), views=len(views), shown=len(shown),
+        table=told.rows(), views=told.views, shown=len(shown),
     )  # fmt: skip
     with files.atomic_write(path) as file:
         file.write(page)
 
 
-def choose(rows: Sequence[Utterance], count: int, *, by_condition: bool = False) -> list[Utterance]:
+def choose(rows: Iterable[Utterance], count: int, *, by_condition: bool = False) -> list[Utterance]:
     """Rows that together show as many transforms as they can, of different parents; the same every time.
 
-    With `by_condition` one of each condition.
+    With `by_condition` one of each condition. Of very many rows `CONSIDERED` are looked at, drawn by their ids; short
+    ones first.
     """
-    short = [row for row in rows if (row.duration or 0.0) <= LONGEST_S] or list(rows)
-    waiting = sorted(short, key=lambda row: draws.generator(f"preview:{row.id}").random())
+
+    def rank(row: Utterance) -> tuple[bool, bytes]:
+        return (row.duration or 0.0) > LONGEST_S, hashlib.sha256(f"preview:{row.id}".encode()).digest()
+
+    waiting = heapq.nsmallest(CONSIDERED, rows, key=rank)
+    waiting = [row for row in waiting if (row.duration or 0.0) <= LONGEST_S] or waiting
     seen: Counter[str] = Counter()
     parents: set[str | None] = set()
     chosen: list[Utterance] = []
@@ -92,31 +104,45 @@ def _whats(row: Utterance) -> set[str]:
     return {f"{step['name']} {step.get('kind') or step.get('codec') or ''}".strip() for step in row.transform or []}
 
 
-def summary(views: Sequence[Utterance]) -> list[dict[str, str]]:
+class Summary:
     """For each transform: in how many views it happened, how often it was skipped, and the span of its numbers."""
-    happened: Counter[str] = Counter()
-    skipped: Counter[str] = Counter()
-    numbers: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for row in views:
-        for step in row.transform or []:
-            if "skipped" in step:
-                skipped[step["name"]] += 1
-                continue
-            happened[step["name"]] += 1
-            for key, value in step.items():
-                if isinstance(value, int | float) and not isinstance(value, bool):
-                    numbers[step["name"]][key].append(value)
-    found = []
-    for name in dict.fromkeys([*happened, *skipped]):
-        spans = [
-            f"{_words(key)} {_number(key, min(held))} to {_number(key, max(held))} "
-            f"(median {_number(key, statistics.median(held))})"
-            for key, held in numbers[name].items()
-            if key not in UNTOLD and min(held) < max(held)
-        ]
-        share = f"{happened[name] / len(views):.0%}".replace("%", " %")
-        found.append({"name": name, "share": share, "skipped": str(skipped[name] or ""), "spans": "; ".join(spans)})
-    return found
+
+    def __init__(self) -> None:
+        self.views = 0
+        self._happened: Counter[str] = Counter()
+        self._skipped: Counter[str] = Counter()
+        self._numbers: dict[str, dict[str, array.array[float]]] = defaultdict(
+            lambda: defaultdict(lambda: array.array("d"))
+        )
+
+    def counted(self, views: Iterable[Utterance]) -> Iterator[Utterance]:
+        """The same rows, counted as they pass."""
+        for row in views:
+            self.views += 1
+            for step in row.transform or []:
+                if "skipped" in step:
+                    self._skipped[step["name"]] += 1
+                    continue
+                self._happened[step["name"]] += 1
+                for key, value in step.items():
+                    if isinstance(value, int | float) and not isinstance(value, bool):
+                        self._numbers[step["name"]][key].append(value)
+            yield row
+
+    def rows(self) -> list[dict[str, str]]:
+        """`name`, `share`, `skipped` and `spans` of each transform, in words."""
+        found = []
+        for name in dict.fromkeys([*self._happened, *self._skipped]):
+            spans = [
+                f"{_words(key)} {_number(key, min(held))} to {_number(key, max(held))} "
+                f"(median {_number(key, statistics.median(held))})"
+                for key, held in self._numbers[name].items()
+                if key not in UNTOLD and min(held) < max(held)
+            ]
+            share = f"{self._happened[name] / self.views:.0%}".replace("%", " %")
+            skipped = str(self._skipped[name] or "")
+            found.append({"name": name, "share": share, "skipped": skipped, "spans": "; ".join(spans)})
+        return found
 
 
 def tell(step: Mapping[str, Any]) -> str:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from speechft import audio, files, workers
+from speechft import audio, files, manifest, workers
 from speechft.augment import balance, plan
 from speechft.augment.plan import Materials
 from speechft.errors import InputError
@@ -73,12 +73,14 @@ def make_views(
     wanted = [(row, view) for view in range(1, count + 1) for row in rows]
     if balance_by is not None:
         wanted += balance.more_views(rows, by=balance_by, count=count, seed=seed)
-    given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
-    jobs = [_view_job(row, view, **given) for row, view in wanted]
-    if not jobs:
+    if not wanted:
         return Made(rows=list(rows))
+    given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
     materials = plan.materials(rows, settings=settings, seed=seed, bank=bank, unheard=unheard)
-    made = _run(jobs, materials=materials, processes=processes, progress=progress)
+    made = _run(
+        len(wanted), lambda number: _view_job(*wanted[number], **given), materials=materials, processes=processes,
+        progress=progress,
+    )  # fmt: skip
     return Made(rows=[*rows, *made], rejects=list(materials.rejects))
 
 
@@ -98,9 +100,12 @@ def make_conditions(
     made, rejects = list[Utterance](), list[Reject]()
     for name, settings in conditions.items():
         given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
-        jobs = [_condition_job(row, name, **given) for row in clean]
         held = plan.materials((), settings=settings, seed=seed, bank=bank, condition=name, unheard=unheard)
-        made += _run(jobs, materials=held, processes=processes, progress=progress)
+
+        def job_of(number: int, name: str = name, given: dict[str, Any] = given) -> _Job:
+            return _condition_job(clean[number], name, **given)
+
+        made += _run(len(clean), job_of, materials=held, processes=processes, progress=progress)
         rejects += held.rejects
     return Made(rows=made, rejects=rejects)
 
@@ -146,7 +151,7 @@ def show(
         raise InputError(f"--show {identity}: end it with #view1, #view2, ...{' or ' + known if known else ''}")
     job.path.with_suffix(".json").unlink(missing_ok=True)
     _set_materials(materials)
-    return _make(job)
+    return _row_of(job, _make(job))
 
 
 def _find(identity: str, rows: Sequence[Utterance], what: str, asked: str) -> Utterance:
@@ -192,13 +197,16 @@ def file_name(identity: str) -> str:
     return f"{readable}-{hashlib.sha256(identity.encode()).hexdigest()[:8]}.flac"
 
 
-def _run(jobs: list[_Job], *, materials: Materials, processes: int | None, progress: Tell) -> list[Utterance]:
+def _run(
+    count: int, job_of: Callable[[int], _Job], *, materials: Materials, processes: int | None, progress: Tell
+) -> list[Utterance]:
+    """Jobs by number, each made when its turn comes: there may be millions."""
     made: list[Utterance] = []
-    count = min(processes or workers.cores(), len(jobs))
-    with workers.pool(count, preload=__name__, initializer=_set_materials, initargs=(materials,)) as pool:
-        for row in pool.imap(_make, jobs, chunksize=4):
-            made.append(row)
-            progress(len(made), len(jobs))
+    at_once = min(processes or workers.cores(), count)
+    with workers.pool(at_once, preload=__name__, initializer=_set_materials, initargs=(materials,)) as pool:
+        for facts in pool.imap(_make, map(job_of, range(count)), chunksize=4):
+            made.append(_row_of(job_of(len(made)), facts))
+            progress(len(made), count)
     return made
 
 
@@ -210,8 +218,8 @@ def _set_materials(materials: Materials) -> None:
     _materials = materials
 
 
-def _make(job: _Job) -> Utterance:
-    """Make one file unless an earlier attempt did; the sidecar is written last."""
+def _make(job: _Job) -> dict[str, Any]:
+    """Make one file unless an earlier attempt did; its sidecar, which is written last."""
     sidecar = job.path.with_suffix(".json")
     row = job.row
     if not sidecar.exists():
@@ -229,13 +237,19 @@ def _make(job: _Job) -> Utterance:
             samples, done = plan.condition(samples, name=job.condition, **given)
         audio.write(job.path, samples)
         files.write_json(sidecar, {"transform": done, "duration": len(samples) / audio.SAMPLE_RATE})
-    facts = files.read_json(sidecar)
+    facts: dict[str, Any] = files.read_json(sidecar)
+    return facts
+
+
+def _row_of(job: _Job, facts: Mapping[str, Any]) -> Utterance:
+    """The row of a file that was made; what it has of its parent it shares with it."""
+    row, steps = job.row, manifest.compact(facts["transform"])
     suffix = f"view{job.view}" if job.condition is None else job.condition
     made = dataclasses.replace(
         row, id=f"{row.id}#{suffix}", audio_filepath=job.path.absolute(), offset=0.0, duration=facts["duration"],
-        parent=row.id, view=job.view, transform=facts["transform"], condition=job.condition or row.condition,
+        parent=row.id, view=job.view, transform=steps, condition=job.condition or row.condition,
     )  # fmt: skip
-    again = next((step for step in facts["transform"] if step["name"] == "say" and "speaker" in step), None)
+    again = next((step for step in steps if step["name"] == "say" and "speaker" in step), None)
     if again is None:
         return made
     # Another speaker now, and no person: the row must not pass for a recording of whom it was taken from.

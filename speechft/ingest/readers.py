@@ -17,7 +17,7 @@ ROLES = ("train", "dev", "test", *GENERAL_ROLES)  # what ingest writes, one file
 SPLIT_ALIASES = {"training": "train", "validation": "dev", "valid": "dev", "val": "dev", "testing": "test"}
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """An utterance on its way through ingest: where it stands, and what its audio turned out to be.
 

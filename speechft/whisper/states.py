@@ -69,10 +69,18 @@ class Store:
         return states.view(torch.bfloat16) if self.dtype == "bfloat16" else states
 
 
-def key(encoder_hash: str, plan: object, *, dtype: str, precision: str) -> str:
-    """The identity of a store: 20 hex digits over everything that decides its content."""
-    what = json.dumps([FORMAT, encoder_hash, dtype, precision, plan], sort_keys=True)
-    return hashlib.sha256(what.encode()).hexdigest()[:20]
+def key(encoder_hash: str, plan: Iterable[object], *, dtype: str, precision: str) -> str:
+    """The identity of a store: 20 hex digits over everything that decides its content.
+
+    Args:
+        plan: what each window's states depend on, as JSON values.
+    """
+    start = json.dumps([FORMAT, encoder_hash, dtype, precision])
+    digest = hashlib.sha256(f"{start[:-1]}, [".encode())
+    for number, window in enumerate(plan):  # a window at a time: there may be millions
+        digest.update(f"{', ' if number else ''}{json.dumps(window, sort_keys=True)}".encode())
+    digest.update(b"]]")
+    return digest.hexdigest()[:20]
 
 
 def size_gb(count: int, config: Any) -> float:

@@ -71,7 +71,7 @@ def pad_window(samples: np.ndarray) -> np.ndarray:
     return window
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Placed:
     """A clip in a window: which row, and where it lies (seconds, multiples of 0.02 as Whisper's timestamps are)."""
 
@@ -80,7 +80,7 @@ class Placed:
     end_s: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Window:
     """Clips that share 30 s, in order of time."""
 
