@@ -54,8 +54,8 @@ def page() -> str:
         "",
         "The demo (`pipelines/demo.toml`, synthetic speech), one seed, its learning rate and clips a step left out so "
         f"that each strategy takes its own; {RECIPE['epochs']} epochs, {RECIPE['replay_share']:g} of every step "
-        "general speech. Rates in per cent, differences in points with their 95 % intervals; blends "
-        "are chosen on dev inside the forgetting budget.",
+        "general speech (`scratch`, which takes nothing of the base, is left out). Rates in per cent, differences in "
+        "points with their 95 % intervals; blends are chosen on dev inside the forgetting budget.",
         "",
         "| strategy | values trained | learning rate | clips a step | blend | dev | test | general speech "
         "| term recall |",
