@@ -336,7 +336,7 @@ def page(
         "| --: | --: | --: | --: |",
         *(f"| {int(n):,} | {found[0]:.0f} | {found[1]:.0f} | {found[2]:.0f} |" for n, found in memory.items()),
         "",
-        f"All of it took {took_s / 60:.0f} minutes.",
+        f"Measuring took {took_s / 60:.0f} minutes, beside making rooms and noise for both sides.",
         "",
     ]
     return "\n".join(lines)
