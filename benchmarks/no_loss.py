@@ -22,6 +22,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -255,8 +256,14 @@ def page(seeds: Sequence[int]) -> str:
         for arm in SHARES
         if known(corpus, number, arm, seeds)
     ]
-    notes = [files.read_json(path) for path in sorted(ROOT.glob("*/timing/*.json"))]
+    spent: dict[str, list[float]] = defaultdict(list)
+    notes = []
+    for path in sorted(ROOT.glob("*/timing/*.json")):
+        notes.append(files.read_json(path))
+        spent[f"{path.parts[-3]} {path.stem.rpartition('-')[0]}"].append(notes[-1]["seconds"])
     if notes:
+        told = ", ".join(f"{name} {sum(held) / len(held):,.0f}" for name, held in spent.items() if BEFORE not in name)
+        lines += ["", f"Mean seconds of a run, encoding, evaluations and transcribing included: {told}."]
         where = " / ".join(sorted({note["device"] for note in notes}))
         minutes = sum(note["seconds"] for note in notes) / 60
         lines += [
