@@ -1,5 +1,6 @@
 """Sound: any readable file in, 16 kHz mono float32 out, and a named reason when that cannot be done."""
 
+import functools
 import math
 import stat
 import struct
@@ -74,7 +75,7 @@ def read(path: str | Path, *, offset_s: float = 0.0, duration_s: float | None = 
         AudioError: the file is missing, empty, unreadable, truncated or not audio, holds NaN samples or
             values far outside [-1, 1], or ends before the segment does.
     """
-    path = Path(path)
+    path = path if isinstance(path, Path) else Path(path)  # to take a path apart again costs as much as a check
     with _open(path) as file:
         rate = file.samplerate
         start = round(offset_s * rate)
@@ -163,7 +164,7 @@ def active_level_db(samples: np.ndarray, *, sample_rate: int = SAMPLE_RATE) -> f
     if loudest <= 0.0:
         return -math.inf
     active = energy[energy >= loudest * 10.0 ** (-ACTIVE_RANGE_DB / 10.0)]
-    return 10.0 * math.log10(float(active.mean()))
+    return 10.0 * math.log10(float(np.add.reduce(active)) / len(active))  # `mean` takes twice as long
 
 
 def _open(path: Path) -> soundfile.SoundFile:
@@ -173,7 +174,7 @@ def _open(path: Path) -> soundfile.SoundFile:
             raise AudioError("missing file", f"{path}: there is no such file")
         if found.st_size == 0:
             raise AudioError("empty audio", f"{path}: the file has no bytes")
-        missing = _missing_bytes(path, found.st_size)
+        missing = _missing_bytes(path, found.st_size, found.st_mtime_ns)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise AudioError("missing file", f"{path}: there is no such file") from error
     except OSError as error:
@@ -192,11 +193,12 @@ def _open(path: Path) -> soundfile.SoundFile:
     return file
 
 
-def _missing_bytes(path: Path, size: int) -> int:
+@functools.lru_cache(maxsize=4096)  # noise is read again and again
+def _missing_bytes(path: Path, size: int, _changed_ns: int) -> int:
     """How many bytes a file's own structure promises beyond its end; 0 when it cannot be told.
 
     libsndfile silently shortens broken-off WAV and Ogg files, so a copy that stopped half-way would pass for
-    a short clip.
+    a short clip. Looked at once for as long as the file's size and time stay.
     """
     with path.open("rb") as file:
         start = file.read(4)

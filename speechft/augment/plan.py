@@ -323,7 +323,7 @@ def _recorded(
             unreadable.append(recording.id)
             continue
         sound = noise.loop(stretch, samples_count, rng)
-        if max(float(sound.max()), -float(sound.min())) > noise.FAINTEST:
+        if not noise.is_silent(sound):
             failed = {"unreadable": unreadable} if unreadable else {}
             return sound, {"source": recording.id, "start_s": start_s, **failed}
     return None
