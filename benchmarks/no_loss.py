@@ -270,7 +270,11 @@ def page(seeds: Sequence[int]) -> str:
         spent[f"{path.parts[-3]} {path.stem.rpartition('-')[0]}"].append(notes[-1]["seconds"])
     if notes:
         told = ", ".join(f"{name} {sum(held) / len(held):,.0f}" for name, held in spent.items() if BEFORE not in name)
-        lines += ["", f"Mean seconds of a run, encoding, evaluations and transcribing included: {told}."]
+        lines += [
+            "",
+            f"Mean seconds of a run, evaluations and transcribing included, and encoding but for `longer`, which "
+            f"reads what `packed` kept: {told}.",
+        ]
         where = " / ".join(sorted({note["device"] for note in notes}))
         minutes = sum(note["seconds"] for note in notes) / 60
         lines += [
