@@ -134,7 +134,7 @@ def chain_tables(chain: str) -> dict[str, dict[str, Any]]:
     if chain == "all":
         names = [name for family in FAMILIES.values() for name in family]
     if chain.startswith("default"):
-        names = ["say"] * (chain == "default-say") + list(DEFAULT)
+        names = [*DEFAULT] if chain == "default" else ["say", *DEFAULT]
     tables: dict[str, Any] = {name: {} for name in names}
     if chain in SAID:
         tables = {**tables, "say": {"p": SAID[chain]}}

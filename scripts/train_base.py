@@ -2,7 +2,7 @@
 
     python scripts/make_base_data.py --out runs/base-data      # speaks the text: 60,000 clips, 48 h
     python scripts/make_base_model.py --out runs/base-init     # random weights and a byte-level BPE
-    python scripts/train_base.py --out runs/base               # under three hours on two cores
+    python scripts/train_base.py --out runs/base               # nano: 387,000 clips, under three hours on two cores
     python scripts/ship_base.py --checkpoint runs/base/checkpoint.pt
 
 Resumable: SIGTERM and Ctrl-C save after the step in hand, and the same command goes on. `curve.jsonl` tells the losses.

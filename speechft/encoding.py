@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 from collections import defaultdict
@@ -96,9 +95,7 @@ def plan_windows(run: Run, whisper: Whisper) -> tuple[list[Window], list[dict[st
     settings, seed = run.pipeline.encode, run.pipeline.augment.seed
     turns: dict[int, list[Utterance]] = defaultdict(list)
     for row in manifest.each(run.dir / "augment" / "train.jsonl"):
-        # That something was done decides how a row's sound is told from another's; what was done, nobody asks here.
-        slim = row if row.transform is None else dataclasses.replace(row, transform=[])
-        turns[round_of(row.view, run.pipeline.augment.views)].append(slim)
+        turns[round_of(row.view, run.pipeline.augment.views)].append(row)
     groups = [(f"v{turn}", turn, rows) for turn, rows in sorted(turns.items())]
     if run.pipeline.finetune.replay_share > 0:
         groups.append(("replay", 0, run.rows("general_train")))

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import json
 import math
 import sys
@@ -17,7 +18,6 @@ from speechft.errors import InputError
 
 LABELS = ("speaker", "accent", "lang", "domain", "split", "recording", "condition")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-BOM = b"\xef\xbb\xbf"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -177,15 +177,14 @@ def _lines(path: Path, *, need_audio: bool) -> Iterator[tuple[int, dict[str, Any
     """(line number, row, fault) for each line; JSON Lines are read a line at a time."""
     try:
         with path.open("rb") as file:
-            start = file.read(len(BOM))
-            if start.startswith((b"\xff\xfe", b"\xfe\xff")):
+            first = file.readline()
+            if first.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise InputError(f"{path}: is UTF-16; save the manifest as UTF-8")
-            if start != BOM:
-                file.seek(0)
+            first = first.removeprefix(b"\xef\xbb\xbf")
             if path.suffix.lower() in DELIMITERS:
-                yield from _csv_lines(path, file.read(), need_audio=need_audio)
+                yield from _csv_lines(path, first + file.read(), need_audio=need_audio)
             else:
-                yield from _json_lines(file)
+                yield from _json_lines(itertools.chain([first], file))
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such manifest; check the path") from error
     except OSError as error:

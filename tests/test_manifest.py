@@ -1,6 +1,8 @@
 """Manifests of every kind people have, and the name of each fault in them."""
 
 import json
+import os
+import threading
 from pathlib import Path
 
 import pytest
@@ -206,3 +208,18 @@ def test_a_row_at_a_time_is_the_same_rows_and_words_are_shared(tmp_path: Path) -
         file.write("{}\n")
     with pytest.raises(InputError, match=r"rows\.jsonl:3: the row has no audio_filepath"):
         list(manifest.each(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("rows", '{"id": "a", "text": "hi"}\n{"id": "b", "text": "ho"}\n'), ("rows.csv", "id,text\na,hi\nb,ho\n")],
+)
+def test_a_manifest_may_come_through_a_pipe(tmp_path: Path, name: str, content: str) -> None:
+    """As `speechft score --reference <(...)` hands one over: it can be read once, from the start."""
+    path = tmp_path / name
+    os.mkfifo(path)
+    writer = threading.Thread(target=path.write_text, args=(content,))
+    writer.start()
+    rows = manifest.read(path, need_audio=False)
+    writer.join()
+    assert [(row.id, row.text) for row in rows] == [("a", "hi"), ("b", "ho")]

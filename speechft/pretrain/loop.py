@@ -218,7 +218,7 @@ def longest_window(share: float) -> int:
 def train(
     base: str, rows: Sequence[Utterance], *, out: Path, epochs: int, seed: int, peak_rate: float, processes: int,
     progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Any:  # fmt: skip
+) -> None:  # fmt: skip
     """Train a Whisper from the weights in a directory (random ones, to begin with) for passes over the clips.
 
     On a CPU each process takes one core and its own clips, and gradients are averaged: the cores' own threads wait for
@@ -227,11 +227,9 @@ def train(
     Args:
         base: directory of the untrained model.
         rows: clips with `text` and `phonemes`.
-        out: folder for the features, `checkpoint.pt` (resumed from when present) and `curve.jsonl`.
+        out: folder for the features, `checkpoint.pt` (resumed from when present; its `model` is the result) and
+            `curve.jsonl`.
         epochs: passes over the clips.
-
-    Returns:
-        the trained `WhisperForConditionalGeneration`.
 
     Raises:
         InputError: a row has no phonemes, or the loss is no longer finite.
@@ -272,8 +270,6 @@ def train(
                 raise
     if stopping.asked:
         raise Stopped("pretrain: stopped; the same command goes on from the last checkpoint", stopping.asked)
-    whisper.model.load_state_dict(torch.load(out / "checkpoint.pt", map_location="cpu", weights_only=True)["model"])
-    return whisper.model
 
 
 def _work(
