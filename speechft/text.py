@@ -26,12 +26,10 @@ VERSIONS = {
 
 # Written without spaces between words, so that a word error rate says nothing: the rate of these is the CER.
 LANGUAGES_WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my", "bo"})
-# Whisper's own names, and three-letter codes, of the languages that are treated apart.
+# Three-letter codes of the languages that are treated apart; English by name too, which most rows are in.
 _LANGUAGE_CODES = {
-    "english": "en", "eng": "en", "chinese": "zh", "mandarin": "zh", "zho": "zh", "chi": "zh", "cmn": "zh",
-    "cantonese": "yue", "japanese": "ja", "jpn": "ja", "thai": "th", "tha": "th", "lao": "lo", "khmer": "km",
-    "khm": "km", "myanmar": "my", "burmese": "my", "mya": "my", "bur": "my", "tibetan": "bo", "bod": "bo", "tib": "bo",
-    "nb": "no", "nob": "no",
+    "english": "en", "eng": "en", "zho": "zh", "chi": "zh", "cmn": "zh", "jpn": "ja", "tha": "th", "khm": "km",
+    "mya": "my", "bur": "my", "bod": "bo", "tib": "bo", "nb": "no", "nob": "no",
 }  # fmt: skip
 
 # whisper-normalizer 0.1.15 adds these to OpenAI's table ("the cause of death" would become "the because of
@@ -119,9 +117,19 @@ def without_spaces(languages: Iterable[str | None], texts: Sequence[str]) -> boo
 
 
 def language_code(language: str) -> str:
-    """A language's code without its region: `en` for `en-GB`, `en_US`, `eng` and `English`."""
+    """A language's code without its region: `en` for `en-GB`, `en_US`, `eng` and `English`, `de` for `German`."""
     code = re.split(r"[-_]", language.strip().lower())[0]
-    return _LANGUAGE_CODES.get(code, code)
+    if code in _LANGUAGE_CODES or len(code) <= 3:
+        return _LANGUAGE_CODES.get(code, code)
+    return _codes_by_name().get(code, code)
+
+
+@cache
+def _codes_by_name() -> dict[str, str]:
+    """Whisper's own English names of its languages."""
+    from transformers.models.whisper.tokenization_whisper import TO_LANGUAGE_CODE  # takes seconds
+
+    return dict(TO_LANGUAGE_CODE)
 
 
 def _is_unspaced(character: str) -> bool:

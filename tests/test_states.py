@@ -204,6 +204,27 @@ def test_a_gpu_keeps_what_the_processor_keeps(tmp_path: Path, encoder, monkeypat
     assert torch.allclose(kept["cpu"], kept["cuda"], atol=2e-2)
 
 
+def test_what_a_gpu_has_no_room_for_is_encoded_in_halves(encoder) -> None:
+    sizes: list[int] = []
+
+    def small_card(features: torch.Tensor):
+        sizes.append(len(features))
+        if len(features) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encoder(features)
+
+    features = torch.stack([windows.log_mel(windows.pad_window(render(n))) for n in range(5)])
+    found = states.encode(small_card, features, CPU)
+    torch.testing.assert_close(found, states.encode(encoder, features, CPU), atol=1e-5, rtol=1e-5)
+    assert sizes == [5, 3, 2, 1, 2]
+
+    def full_card(features: torch.Tensor):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        states.encode(full_card, features, CPU)
+
+
 def test_key_depends_on_everything() -> None:
     keys = {
         states.key(encoder, plan, dtype=dtype, precision=precision)

@@ -210,6 +210,8 @@ def test_signs_in_words_belong_to_numbers_alone() -> None:
 
 def test_a_language_by_any_of_its_names() -> None:
     assert {text.language_code(name) for name in ("en", "en-GB", "en_US", "eng", "English")} == {"en"}
+    assert [text.language_code(name) for name in ("German", "de-AT", "Mandarin", "burmese")] == ["de", "de", "zh", "my"]
+    assert text.language_code("Klingon") == "klingon"
     for name in ("zh_CN", "cmn", "chinese", "Japanese", "th-TH"):
         assert text.without_spaces([name], ["abc"])
     assert text.get("jargon-safe", language="en_US").hash == text.get("jargon-safe", language="en").hash

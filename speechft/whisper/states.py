@@ -277,10 +277,23 @@ def _ahead(pool: Executor, call: Callable[[int], T], arguments: Iterable[int], m
 
 
 def encode(encoder: Any, features: torch.Tensor, device: Device) -> torch.Tensor:
-    """Run the encoder on log-mels (batch, n_mels, 3000); float states (batch, 1500, d_model) on the device."""
+    """Run the encoder on log-mels (batch, n_mels, 3000); float states (batch, 1500, d_model) on the device.
+
+    A batch that a GPU's memory does not hold is encoded in halves.
+    """
     with torch.inference_mode(), device.autocast(), attention.in_blocks(encoder, wanted=_wants_blocks(device)):
+        return _encode(encoder, features, device)
+
+
+def _encode(encoder: Any, features: torch.Tensor, device: Device) -> torch.Tensor:
+    try:
         states: torch.Tensor = encoder(features.to(device.name)).last_hidden_state
-    return states
+        return states
+    except torch.OutOfMemoryError:
+        if len(features) == 1:
+            raise
+    torch.cuda.empty_cache()  # out here, where the error no longer holds what the attempt had made
+    return torch.cat([_encode(encoder, half, device) for half in features.tensor_split(2)])
 
 
 def _wants_blocks(device: Device) -> bool:
