@@ -2,6 +2,7 @@
 
 import shlex
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +166,10 @@ def test_another_voice_is_one_setting(tmp_path: Path) -> None:
         ("import time; time.sleep(9)", "took over 0.5 s"),
         ("pass", "wrote no file"),
         ("soundfile.write(sys.argv[1], numpy.zeros(0), 16000)", "made no sound"),
+        ("soundfile.write(sys.argv[1], numpy.zeros(9000), 16000)", "made no sound"),
         ("open(sys.argv[1], 'w').write('text')", "is not a WAV"),
+        ("soundfile.write(sys.argv[1], numpy.full(9000, numpy.nan), 16000, 'FLOAT')", "holds samples that are no num"),
+        ("sys.stderr.buffer.write(b'caf\\xe9'); sys.exit(3)", "failed with status 3: caf"),
     ],
 )
 def test_a_command_that_fails_leaves_the_recording_and_says_why(tmp_path: Path, body: str, why: str) -> None:
@@ -173,6 +177,32 @@ def test_a_command_that_fails_leaves_the_recording_and_says_why(tmp_path: Path, 
     samples, steps = view(TEXT, {"command": program(tmp_path, body), "timeout_s": timeout})
     assert why in steps[0]["skipped"]
     assert len(samples) == SAMPLE_RATE
+
+
+@pytest.mark.parametrize(
+    ("command", "text", "why"),
+    [
+        ("no-such-program {wav}", TEXT, "'no-such-program' was not found"),
+        ("/dev/null {wav}", TEXT, "'/dev/null' cannot be started"),
+        ("speak 'it {wav}", TEXT, "cannot be taken apart: No closing quotation"),
+        ("echo {text} {wav}", "a\0b", "cannot be started"),
+    ],
+)
+def test_a_command_that_cannot_start_is_a_sentence(command: str, text: str, why: str) -> None:
+    with pytest.raises(InputError, match=why):
+        synth.speak(text, synth.Voice(engine="command", name=command))
+
+
+def test_a_command_that_takes_too_long_ends_with_all_it_started(tmp_path: Path) -> None:
+    script = tmp_path / "speak.sh"
+    script.write_text(f"sleep 60 & echo $! > {tmp_path}/pid; wait\n")
+    with pytest.raises(InputError, match="took over 0.5 s"):
+        synth.speak(TEXT, synth.Voice(engine="command", name=f"sh {script} {{wav}}"), timeout_s=0.5)
+    stat = Path(f"/proc/{(tmp_path / 'pid').read_text().strip()}/stat")
+    deadline = time.monotonic() + 5
+    while stat.exists() and stat.read_text().split()[2] != "Z":  # a zombie, where nobody reaps orphans
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_conditions_have_voices_of_their_own() -> None:

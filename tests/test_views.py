@@ -76,12 +76,12 @@ def test_there_is_a_worker_for_each_core_and_none_without_work(
     class Enough(Exception):
         pass
 
-    def pool(count: int, **_: Any) -> None:
-        assert count == workers_started
+    def each(function: Any, arguments: Any, *, processes: int, **_: Any) -> None:
+        assert processes == workers_started
         raise Enough
 
     monkeypatch.setattr(workers, "cores", lambda: cores)
-    monkeypatch.setattr(workers, "pool", pool)
+    monkeypatch.setattr(workers, "each", each)
     with pytest.raises(Enough):
         make(some_rows(tmp_path / "in"), tmp_path, settings={"gain": {}})
 

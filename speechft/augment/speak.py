@@ -60,10 +60,10 @@ def speak(
     rejects: list[Reject] = []
     if not jobs:
         return rows, rejects
-    with workers.pool(min(processes or workers.cores(), len(jobs)), preload=__name__) as pool:
-        for number, made in enumerate(pool.imap(_speak_one, jobs, chunksize=4), start=1):
-            rows.append(made) if isinstance(made, Utterance) else rejects.append(made)
-            progress(number, len(jobs))
+    at_once = min(processes or workers.cores(), len(jobs))
+    for number, made in enumerate(workers.each(_speak_one, jobs, processes=at_once, preload=__name__), start=1):
+        rows.append(made) if isinstance(made, Utterance) else rejects.append(made)
+        progress(number, len(jobs))
     return rows, rejects
 
 

@@ -6,12 +6,14 @@ Synthetic speech is not human speech. Rows made with it carry `synthetic: true`,
 from __future__ import annotations
 
 import _ctypes
+import contextlib
 import ctypes
 import functools
 import io
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -184,7 +186,7 @@ def speak(text: str, voice: Voice, *, timeout_s: float = COMMAND_TIMEOUT_S) -> n
         samples, sample_rate = _command(text, voice, timeout_s)
     else:
         raise InputError(f"unknown speech engine {voice.engine!r}: use espeak, flite or command")
-    if samples.size == 0:
+    if not samples.any():
         raise InputError(f"{voice.speaker} made no sound for {text!r}: check the text and the voice")
     return _at_16_khz(samples, sample_rate)
 
@@ -228,21 +230,43 @@ def _flite(text: str, voice: Voice, timeout_s: float) -> tuple[np.ndarray, int]:
 def _command(text: str, voice: Voice, timeout_s: float) -> tuple[np.ndarray, int]:
     with tempfile.TemporaryDirectory() as folder:
         wav = Path(folder) / "speech.wav"
-        words = [word.replace("{text}", text).replace("{wav}", str(wav)) for word in shlex.split(voice.name)]
+        try:
+            parts = shlex.split(voice.name)
+        except ValueError as error:
+            raise InputError(f"the speech command {voice.name!r} cannot be taken apart: {error}") from error
+        words = [word.replace("{text}", text).replace("{wav}", str(wav)) for word in parts]
         _run(words, text=None if "{text}" in voice.name else text, timeout_s=timeout_s)
         return _read_wav(wav)
 
 
 def _run(command: list[str], *, text: str | None, timeout_s: float) -> None:
+    pipe = subprocess.PIPE
     try:
-        done = subprocess.run(command, input=text, text=True, capture_output=True, timeout=timeout_s, check=False)
-    except FileNotFoundError as error:
-        raise InputError(f"the speech command {command[0]!r} was not found: check its name and PATH") from error
-    except subprocess.TimeoutExpired as error:
-        raise InputError(f"the speech command {command[0]!r} took over {timeout_s:g} s") from error
-    if done.returncode != 0:
-        reason = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
-        raise InputError(f"the speech command {command[0]!r} failed with status {done.returncode}: {reason[0]}")
+        # A session of its own, so that what a script started can be ended with it.
+        process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True)
+    except (OSError, ValueError) as error:  # no such program, not executable; or NUL in the text
+        told = "was not found" if isinstance(error, FileNotFoundError) else f"cannot be started ({error})"
+        raise InputError(f"the speech command {command[0]!r} {told}: check its name and PATH") from error
+    with process:
+        try:
+            out, err = process.communicate((text or "").encode(errors="replace"), timeout=timeout_s)
+        except BaseException as error:
+            _end(process)
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise InputError(f"the speech command {command[0]!r} took over {timeout_s:g} s") from error
+            raise
+    if process.returncode != 0:
+        reason = (err or out).decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
+        raise InputError(f"the speech command {command[0]!r} failed with status {process.returncode}: {reason[0]}")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a command and all that it started."""
+    if os.name != "posix":
+        process.kill()
+        return
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 def _read_wav(path: Path) -> tuple[np.ndarray, int]:
@@ -252,4 +276,6 @@ def _read_wav(path: Path) -> tuple[np.ndarray, int]:
         samples, sample_rate = soundfile.read(io.BytesIO(path.read_bytes()), dtype="float32")
     except soundfile.LibsndfileError as error:
         raise InputError(f"what the speech command wrote is not a WAV ({error.error_string})") from error
+    if not np.isfinite(samples).all():
+        raise InputError("what the speech command wrote holds samples that are no numbers")
     return (samples.mean(axis=1) if samples.ndim > 1 else samples), sample_rate

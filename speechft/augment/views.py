@@ -203,10 +203,12 @@ def _run(
     """Jobs by number, each made when its turn comes: there may be millions."""
     made: list[Utterance] = []
     at_once = min(processes or workers.cores(), count)
-    with workers.pool(at_once, preload=__name__, initializer=_set_materials, initargs=(materials,)) as pool:
-        for facts in pool.imap(_make, map(job_of, range(count)), chunksize=4):
-            made.append(_row_of(job_of(len(made)), facts))
-            progress(len(made), count)
+    for facts in workers.each(
+        _make, map(job_of, range(count)), processes=at_once, preload=__name__, initializer=_set_materials,
+        initargs=(materials,),
+    ):  # fmt: skip
+        made.append(_row_of(job_of(len(made)), facts))
+        progress(len(made), count)
     return made
 
 

@@ -62,9 +62,9 @@ def make_shards(
         (rows[first : first + SHARD_CLIPS], folder / f"{first // SHARD_CLIPS:05d}.npy", n_mels)
         for first in range(0, len(rows), SHARD_CLIPS)
     ]
-    with workers.pool(workers.cores(), preload=__name__) as pool:
-        for done, _ in enumerate(pool.imap(_make_shard, jobs), start=1):
-            progress(done, len(jobs))
+    made = workers.each(_make_shard, jobs, processes=workers.cores(), preload=__name__, chunk=1)
+    for done, _ in enumerate(made, start=1):
+        progress(done, len(jobs))
     return [path for _, path, _ in jobs]
 
 
