@@ -21,6 +21,7 @@ FULL_SCALE_LIMIT = 16.0  # floating-point files above this hold integers, not sa
 ACTIVE_FRAME = SAMPLE_RATE // 50  # 320 samples, 20 ms
 ACTIVE_RANGE_DB = 40.0  # frames within this of the loudest count as speech
 SUBTYPES = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "OPUS")}
+FAINT = 0.1  # FLAC with a lower peak is written in 24 bits: the rounding of 16 would add to its noise
 OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # 65307, the largest page
 UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # data sizes of WAV files written to a pipe
 
@@ -136,7 +137,8 @@ def resample(samples: np.ndarray, *, rate: int, new_rate: int = SAMPLE_RATE) -> 
 
 
 def write(path: str | Path, samples: np.ndarray, *, sample_rate: int = SAMPLE_RATE) -> None:
-    """Write mono samples (samples,) in [-1, 1], atomically: .wav and .flac as 16-bit PCM, .ogg as Opus.
+    """Write mono samples (samples,) in [-1, 1], atomically: .wav and .flac as 16-bit PCM, faint .flac as 24-bit, .ogg
+    as Opus.
 
     Raises:
         InputError: the suffix is none of these.
@@ -145,6 +147,8 @@ def write(path: str | Path, samples: np.ndarray, *, sample_rate: int = SAMPLE_RA
     if path.suffix.lower() not in SUBTYPES:
         raise InputError(f"{path}: audio is written as {', '.join(SUBTYPES)}, not as {path.suffix or 'no suffix'}")
     container, subtype = SUBTYPES[path.suffix.lower()]
+    if container == "FLAC" and len(samples) and np.abs(samples).max() < FAINT:
+        subtype = "PCM_24"
     with files.atomic_write(path, "wb") as file:
         soundfile.write(file, np.clip(samples, -1.0, 1.0), sample_rate, format=container, subtype=subtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -183,6 +184,17 @@ class Pipeline(_Table):
     finetune: Finetune = Finetune()
     decode: Decode = Decode()
     score: Score = Score()
+
+    @pydantic.field_validator("conditions")
+    @classmethod
+    def _condition_names(cls, tables: dict[str, Any]) -> dict[str, Any]:
+        for name in tables:  # part of ids (`row#name`) and of paths
+            if not re.fullmatch(r"\w[\w.-]*", name) or re.fullmatch(r"clean|view\d*", name):
+                raise ValueError(
+                    f"{name!r} cannot be a condition's name: write letters, digits, `-`, `_` and `.`, and neither "
+                    "`clean` nor `view1`, which rows and views are called"
+                )
+        return tables
 
     @pydantic.model_validator(mode="after")
     def _something_to_hear(self) -> Pipeline:

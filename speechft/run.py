@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 FORMATS = {
     "ingest": 1,
     "augment": 6,
-    "conditions": 2,
+    "conditions": 3,
     "synth": 2,
     "encode": 2,
     "finetune": 2,
@@ -27,6 +27,8 @@ FORMATS = {
     "score": 4,
     "report": 4,
 }
+SOURCED = ("noise", "room")  # transforms that may take sound from folders and manifests, which these keys name
+SOURCE_KEYS = frozenset({"from", "babble_from"})
 LEARNED = ("train", "general_train")  # roles that may be trained on
 CHOOSING = ("dev", "general_dev")  # roles that may decide something
 REPORTED = ("test", "general_test")  # roles that decide nothing
@@ -121,9 +123,20 @@ class Run:
 
     def kept_apart(self, tables: Mapping[str, Any], *roles: str) -> list[Path]:
         """Files of the rows whose sound the noise sources of these tables must not bring; none without sources."""
-        if not {"from", "babble_from"} & set(tables.get("noise") or {}):
+        if not SOURCE_KEYS & set(tables.get("noise") or {}):
             return []
         return [path for role in roles if (path := self.dir / "ingest" / f"{role}.jsonl").exists()]
+
+    def training_sources(self) -> dict[str, dict[str, Any]]:
+        """What conditions with sources of their own must not share with training's views: the sources of these."""
+        conditions = [tables.get(name) or {} for tables in self.pipeline.conditions.values() for name in SOURCED]
+        training = {name: self.pipeline.augment.transforms.get(name) or {} for name in SOURCED}
+        named = {
+            name: {key: value for key, value in table.items() if key in SOURCE_KEYS} for name, table in training.items()
+        }
+        if not any(SOURCE_KEYS & set(table) for table in conditions) or not any(named.values()):
+            return {}
+        return {"training_sources": named}
 
     def evaluated(self, *roles: str) -> dict[str, list[Utterance]]:
         """Rows that are decoded, by role; the test set with its conditions."""

@@ -13,13 +13,17 @@ import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from speechft import files, locks, manifest, spoken, text
 from speechft.errors import InputError
-from speechft.manifest import Reject, Utterance
+from speechft.manifest import Utterance
 from speechft.progress import Progress
 from speechft.run import CHOOSING, LEARNED, REPORTED, Run
 from speechft.whisper import source
+
+if TYPE_CHECKING:
+    from speechft.augment.views import Made
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +124,7 @@ def _views(run: Run, page: Path) -> bool:
             unheard=_rows_in(apart), progress=tell,
         )  # fmt: skip
     manifest.write(stage.dir / "train.jsonl", made.rows)
-    counts = {"in": len(train), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
+    counts = {"in": len(train), "out": len(made.rows), "rejected": _write_rejects(stage, made)}
     stage.finish(counts, stage.outputs(), **augmented_facts(made.rows, by=settings.balance_by))
     return True
 
@@ -131,10 +135,11 @@ def _conditions(run: Run, page: Path) -> bool:
     apart = _learned(run)
     inputs = [run.dir / "ingest" / "test.jsonl", *apart]
     wanted = run.table("conditions") | run.says_in({name for table in pipeline.conditions.values() for name in table})
+    wanted |= run.training_sources()
     stage = run.stage("conditions", settings=wanted, inputs=inputs, seed=pipeline.augment.seed)
     if stage.up_to_date():
         return False
-    from speechft.augment.views import make_conditions
+    from speechft.augment.views import augmented_facts, make_conditions
 
     run.check_transforms()
     stage.begin()
@@ -143,11 +148,12 @@ def _conditions(run: Run, page: Path) -> bool:
     with Progress("conditions") as tell:
         made = make_conditions(
             test, conditions=pipeline.conditions, seed=pipeline.augment.seed, out=stage.dir / "sound",
-            bank=stage.dir / "rooms.npz", language=run.spoken_language, unheard=_rows_in(apart), progress=tell,
+            bank=stage.dir / "rooms.npz", language=run.spoken_language, unheard=_rows_in(apart),
+            training=pipeline.augment.transforms, progress=tell,
         )  # fmt: skip
     manifest.write(stage.dir / "rows.jsonl", made.rows)
-    counts = {"in": len(test), "out": len(made.rows), "rejected": _write_rejects(stage, made.rejects)}
-    stage.finish(counts, stage.outputs())
+    counts = {"in": len(test), "out": len(made.rows), "rejected": _write_rejects(stage, made)}
+    stage.finish(counts, stage.outputs(), **augmented_facts(made.rows, by=None))
     return True
 
 
@@ -161,9 +167,11 @@ def _rows_in(paths: Sequence[Path]) -> list[Utterance]:
     return [row for path in paths for row in manifest.read(path)]
 
 
-def _write_rejects(stage: files.Stage, rejects: Sequence[Reject]) -> dict[str, int]:
+def _write_rejects(stage: files.Stage, made: Made) -> dict[str, int]:
+    """Name sound that was not used and copies that could not be made; counts by reason."""
+    rejects = [*made.rejects, *made.failed]
     files.write_jsonl(stage.dir / "rejects.jsonl", (dataclasses.asdict(reject) for reject in rejects))
-    return dict(collections.Counter(f"noise: {reject.reason}" for reject in rejects))
+    return dict(collections.Counter(reject.reason for reject in rejects))
 
 
 def show_view(run: Run, identity: str) -> str:

@@ -1,5 +1,6 @@
 """Pipeline files: every fault at once, overrides by dotted name."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,15 @@ def pipeline(tmp_path: Path) -> Path:
 def test_shipped_pipelines_are_valid(path: Path) -> None:
     loaded = config.load(path)
     assert loaded.data.train or loaded.synth
+
+
+@pytest.mark.parametrize("name", ["clean", "view1", "view", "../out", "a/b", "a#b", ".hidden", ""])
+def test_conditions_have_names_that_ids_and_paths_can_hold(pipeline: Path, name: str) -> None:
+    pipeline.write_text(f'{pipeline.read_text()}[conditions."{name}".telephone]\n')
+    with pytest.raises(InputError, match=f"conditions: '{re.escape(name)}' cannot be a condition's name"):
+        config.load(pipeline)
+    pipeline.write_text(pipeline.read_text().replace(f'"{name}"', '"Übung-5.dB"'))
+    assert list(config.load(pipeline).conditions) == ["Übung-5.dB"]
 
 
 def test_a_single_manifest_is_a_list(pipeline: Path) -> None:

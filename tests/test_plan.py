@@ -14,9 +14,10 @@ import soundfile
 
 from speechft import audio
 from speechft.audio import SAMPLE_RATE
-from speechft.augment import checks, plan, room, sources, views
+from speechft.augment import checks, plan, recordings, room, views
+from speechft.augment.recordings import Recording
 from speechft.augment.settings import check_voices
-from speechft.augment.sources import Materials, Recording
+from speechft.augment.sources import Materials
 from speechft.errors import InputError
 from speechft.manifest import Utterance
 
@@ -185,19 +186,17 @@ def test_rows_of_unknown_speakers_get_other_noise_than_the_rows_babble(talkers: 
 def test_recorded_noise_is_named_and_broken_files_are_passed_over(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "fan.wav", tone(2000, duration_s=0.4), RATE)
     soundfile.write(tmp_path / "nothing.wav", np.zeros(RATE), RATE)
-    recordings = [
-        Recording(path=tmp_path / f"{name}.wav", duration_s=0.4, id=name) for name in ("fan", "gone", "nothing")
-    ]
+    noises = [Recording(path=tmp_path / f"{name}.wav", duration_s=0.4, id=name) for name in ("fan", "gone", "nothing")]
     settings = {"noise": {"p": 1, "kinds": "recorded", "from": str(tmp_path), "snr_db": 0}}
     kinds = []
     for index in range(10):
-        noisy, steps = view(tone(440), settings, Materials(recordings=recordings), id=f"r{index}")
+        noisy, steps = view(tone(440), settings, Materials(recordings=noises), id=f"r{index}")
         kinds.append(steps[0].get("source"))
         if steps[0]["kind"] == "recorded":
             assert power_at(noisy, 2000) == pytest.approx(0.5, abs=0.05)
     assert set(kinds) <= {"fan", None}
     assert kinds.count("fan") >= 6
-    samples, steps = view(tone(440), settings, Materials(recordings=recordings[1:]))
+    samples, steps = view(tone(440), settings, Materials(recordings=noises[1:]))
     np.testing.assert_array_equal(samples, tone(440))
     assert steps[0]["skipped"] == "recorded: no recording that is not broken or silent"
 
@@ -299,14 +298,14 @@ def test_materials_are_made_for_views_and_for_conditions(talkers: Materials, tmp
 def test_a_noise_file_that_fails_in_its_middle_is_told_with_the_row(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read = sources.read_stretch
+    read = recordings.read_stretch
 
     def fails(recording: Recording, *given: Any, **more: Any) -> Any:
         if recording.id == "bad":
             raise audio.AudioError("unreadable", f"{recording.path}: is cut short")
         return read(recording, *given, **more)
 
-    monkeypatch.setattr(sources, "read_stretch", fails)
+    monkeypatch.setattr(recordings, "read_stretch", fails)
     soundfile.write(tmp_path / "good.wav", np.random.default_rng(1).uniform(-0.1, 0.1, 32000), SAMPLE_RATE)
     held = Materials(
         recordings=[Recording(path=tmp_path / "good.wav", id=name, duration_s=2.0) for name in ("bad", "good")]

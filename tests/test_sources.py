@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechft.audio import SAMPLE_RATE, AudioError
-from speechft.augment import settings, sources
+from speechft.audio import SAMPLE_RATE
+from speechft.augment import recordings, settings, sources
 from speechft.errors import InputError
 from speechft.manifest import Utterance
 
@@ -73,6 +73,15 @@ def test_musans_speech_is_babble_and_the_rest_noise(tmp_path: Path) -> None:
     assert [talk.id for talk_of in found.talkers.values() for talk in talk_of] == talks
 
 
+def test_musan_is_known_where_its_parent_is_named(tmp_path: Path) -> None:
+    for name in ("speech/librivox/s.wav", "music/rfm/m.wav", "noise/free-sound/n.wav"):
+        write(tmp_path / "corpora" / "musan" / name)
+    write(tmp_path / "corpora" / "speech" / "no_musan.wav")
+    found, speech, _ = recordings.find(tmp_path / "corpora")
+    assert [one.path.name for one in speech] == ["s.wav"]
+    assert sorted(one.path.name for one in found) == ["m.wav", "n.wav", "no_musan.wav"]
+
+
 def test_a_manifest_names_noise_by_segment(tmp_path: Path) -> None:
     write(tmp_path / "long.wav", duration_s=3.0)
     manifest = tmp_path / "noise.jsonl"
@@ -81,8 +90,8 @@ def test_a_manifest_names_noise_by_segment(tmp_path: Path) -> None:
         '{"audio_filepath": "gone.wav", "id": "n2"}\n'
         "broken\n"
     )
-    recordings, speech, rejects = sources.find(manifest)
-    assert [(r.id, r.offset_s, r.duration_s) for r in recordings] == [("n1", 1.0, 0.5)]
+    found, speech, rejects = recordings.find(manifest)
+    assert [(r.id, r.offset_s, r.duration_s) for r in found] == [("n1", 1.0, 0.5)]
     assert not speech
     assert sorted(reject.reason for reject in rejects) == ["broken line", "missing file"]
 
@@ -133,70 +142,6 @@ def test_test_conditions_get_rooms_that_training_has_not(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["rooms-conditions.npz", "rooms.npz"]
 
 
-def test_shared_sources_are_found_however_they_are_written(tmp_path: Path) -> None:
-    training = settings.check({"noise": {"from": [str(tmp_path / "musan" / "noise")]}})
-
-    def shared(path: Path) -> list[Path]:
-        asked = settings.check({"noise": {"kinds": "babble", "babble_from": str(path)}})
-        return sources.shared(sources.paths(training), sources.paths(asked))
-
-    assert shared(tmp_path / "musan")
-    assert shared(tmp_path / "musan" / "noise" / "free-sound")
-    assert shared(tmp_path / "other" / ".." / "musan" / "noise")
-    assert not shared(tmp_path / "musan" / "speech")
-
-
-def test_talkers_are_kept_within_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "CACHE_BYTES", 3 * RATE * 4)
-    recordings = [
-        sources.Recording(path=write(tmp_path / f"{i}.wav", duration_s=1.0), duration_s=1.0) for i in range(8)
-    ]
-    for recording in [*recordings, *recordings]:
-        assert sources.read_talk(recording).shape == (RATE,)
-        assert sources._talk_cache_bytes == sum(talk.nbytes for talk in sources._talk_cache.values())
-        assert sources._talk_cache_bytes <= 3 * RATE * 4
-
-
-def test_long_talk_is_read_in_part(tmp_path: Path) -> None:
-    long = sources.Recording(path=write(tmp_path / "lecture.wav", duration_s=35.0), duration_s=35.0)
-    assert len(sources.read_talk(long)) == round(sources.LONGEST_TALK_S * RATE)
-
-
-def test_what_was_read_before_changes_nothing(tmp_path: Path) -> None:
-    """A recording that serves as talk, of which 30 s are enough, and as noise, which is read whole."""
-    path = tmp_path / "long.wav"
-    soundfile.write(path, np.random.default_rng(1).uniform(-0.5, 0.5, 50 * RATE).astype(np.float32), RATE)
-    recording = sources.Recording(path=path, duration_s=50.0)
-    sources.read_talk(recording)
-    after_talk = [sources.read_stretch(recording, RATE, np.random.default_rng(seed)) for seed in range(6)]
-    sources._talk_cache.clear()
-    sources._talk_cache_bytes = 0
-    for seed, (stretch, start_s) in enumerate(after_talk):
-        for keep in (True, False):
-            again, again_s = sources.read_stretch(recording, RATE, np.random.default_rng(seed), keep=keep)
-            np.testing.assert_array_equal(again, stretch)
-            assert again_s == start_s
-    assert max(start_s for _, start_s in after_talk) > 30
-    assert sources.Materials(recordings=[recording] * 10).keep_noise
-    assert not sources.Materials(recordings=[recording] * 20).keep_noise
-
-
-def test_a_stretch_lies_inside_its_segment(tmp_path: Path) -> None:
-    ramp = (np.arange(4 * RATE) / (4 * RATE)).astype(np.float32)
-    soundfile.write(tmp_path / "ramp.wav", ramp, RATE, subtype="FLOAT")
-    recording = sources.Recording(path=tmp_path / "ramp.wav", offset_s=1.0, duration_s=2.0)
-    rng = np.random.default_rng(1)
-    for _ in range(5):
-        stretch, start_s = sources.read_stretch(recording, RATE, rng)
-        assert len(stretch) == RATE
-        assert 1.0 <= start_s <= 2.0
-        assert stretch[0] == pytest.approx(start_s / 4, abs=1e-4)
-    stretch, start_s = sources.read_stretch(recording, 3 * RATE, rng)
-    assert (len(stretch), start_s) == (2 * RATE, 1.0)
-    with pytest.raises(AudioError):
-        sources.read_stretch(sources.Recording(path=tmp_path / "gone.wav", duration_s=1.0), RATE, rng)
-
-
 def test_what_is_kept_apart_is_not_heard_whatever_it_is_called(tmp_path: Path) -> None:
     """By place, in part or as a copy of the file: dev and test rows in training's noise, training rows in a
     condition's."""
@@ -214,7 +159,8 @@ def test_what_is_kept_apart_is_not_heard_whatever_it_is_called(tmp_path: Path) -
         "from": str(tmp_path / "noise"),
         "babble_from": str(tmp_path / "talk.jsonl"),
     }
-    unheard = [row(tmp_path / "test.wav"), row(tmp_path / "noise" / "long.wav", offset=1.2, duration=0.5)]
+    long = tmp_path / "noise" / "long.wav"
+    unheard = [row(tmp_path / "test.wav", "x"), row(long, "x", offset=1.2, duration=0.5)]
     for held_out, whose in ((False, "dev or test"), (True, "training")):
         found = sources.materials(
             [], settings=settings.check({"noise": asked}), seed=1, bank=tmp_path / "rooms.npz", held_out=held_out,
@@ -222,13 +168,76 @@ def test_what_is_kept_apart_is_not_heard_whatever_it_is_called(tmp_path: Path) -
         )  # fmt: skip
         assert [recording.id for recording in found.recordings] == ["other.wav"]
         assert list(found.talkers) == ["a"]
-        assert [reject.reason for reject in found.rejects] == [sources.LEAKS] * 3
+        assert [reject.reason for reject in found.rejects] == [f"noise: {sources.LEAKS}"] * 3
         assert all(f"{whose} rows hold this sound" in reject.detail for reject in found.rejects)
     with pytest.raises(InputError, match="holds no sound file that can be used"):
         sources.materials(
             [], settings=settings.check({"noise": {"kinds": "recorded", "from": str(tmp_path / "test.wav")}}), seed=1,
             bank=tmp_path / "rooms.npz", held_out=False, unheard=unheard,
         )  # fmt: skip
+
+
+def noises(folder: Path, *names: str) -> Path:
+    """A folder of noise, each name another sound."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        sound = np.random.default_rng(list(name.encode())).uniform(-0.1, 0.1, 16000)
+        soundfile.write(folder / f"{name}.wav", sound, RATE)
+    return folder
+
+
+@pytest.mark.parametrize("trained_on", ["a manifest that lists it", "the folder of a copy"])
+def test_a_condition_has_no_noise_of_trainings(tmp_path: Path, trained_on: str) -> None:
+    noises(tmp_path / "noise", "cafe", "street")
+    shutil.copytree(noises(tmp_path / "own", "cafe"), tmp_path / "copied")
+    (tmp_path / "own.jsonl").write_text(json.dumps({"audio_filepath": "noise/cafe.wav", "text": ""}) + "\n")
+    source = tmp_path / ("own.jsonl" if "manifest" in trained_on else "copied")
+    found = sources.materials(
+        [], settings=settings.check({"noise": {"kinds": "recorded", "from": str(tmp_path / "noise")}}), seed=1,
+        bank=tmp_path / "rooms.npz", held_out=True,
+        training=settings.check({"noise": {"kinds": "recorded", "from": str(source)}}),
+    )  # fmt: skip
+    assert [recording.id for recording in found.recordings] == ["street.wav"]
+    assert "training's noise, babble or rooms hold this sound" in found.rejects[0].detail
+
+
+def test_nobody_who_speaks_in_training_babbles_in_a_condition(tmp_path: Path) -> None:
+    noises(tmp_path / "talk", "anna", "ben", "mine")
+    rows = [{"audio_filepath": f"talk/{name}.wav", "text": "x", "speaker": name} for name in ("anna", "ben")]
+    (tmp_path / "talk.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = sources.materials(
+        [], settings=settings.check({"noise": {"kinds": "babble", "babble_from": str(tmp_path / "talk.jsonl")}}),
+        seed=1, bank=tmp_path / "rooms.npz", held_out=True, unheard=[row(tmp_path / "talk" / "mine.wav", "ben")],
+    )  # fmt: skip
+    assert list(found.talkers) == ["anna"]
+    assert "ben speaks in training rows" in found.rejects[0].detail
+
+
+def test_a_file_without_a_speaker_is_known_for_the_rows_that_holds_it(tmp_path: Path) -> None:
+    folder = noises(tmp_path / "talk", "anna", "ben", "nobody", "other")
+    shutil.copy(folder / "ben.wav", tmp_path / "copy.wav")
+    rows = [row(folder / "anna.wav", "anna"), row(tmp_path / "copy.wav", "ben"), row(folder / "nobody.wav", None)]
+    asked = {"noise": {"kinds": "babble", "babble_from": str(folder)}}
+    found = sources.materials(
+        rows, settings=settings.check(asked), seed=1, bank=tmp_path / "rooms.npz", held_out=False, disturbed=rows
+    )
+    assert list(found.talkers) == [str(folder / "other.wav"), "anna", "ben"]
+    assert [reject.reason for reject in found.rejects] == ["noise: no speaker"]
+
+
+def test_impulse_responses_that_cannot_be_used_are_named_and_counted(tmp_path: Path) -> None:
+    noises(tmp_path / "rooms", "hall", "attic")
+    (tmp_path / "rooms" / "broken.wav").write_bytes(b"RIFF, but no sound")
+    write(tmp_path / "rooms" / "silent.wav")
+    soundfile.write(tmp_path / "rooms" / "silent.wav", np.zeros(800), RATE)
+    shutil.copytree(noises(tmp_path / "own", "attic"), tmp_path / "trained")
+    found = sources.materials(
+        [], settings=settings.check({"room": {"from": str(tmp_path / "rooms")}}), seed=1, bank=tmp_path / "r.npz",
+        held_out=True, training=settings.check({"room": {"from": str(tmp_path / "trained")}}),
+    )  # fmt: skip
+    assert found.rooms is not None
+    assert [fact["file"] for fact in found.rooms.facts] == ["hall.wav"]
+    assert [reject.reason for reject in found.rejects] == ["room: kept apart", "room: not audio", "room: silent"]
 
 
 def test_rooms_may_come_from_a_folder(tmp_path: Path) -> None:

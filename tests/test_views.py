@@ -134,6 +134,18 @@ def test_silent_and_short_clips_survive_without_clipping(tmp_path: Path, duratio
         assert 0 < np.abs(samples).max() < 1.0  # the silent row holds noise now, and nothing is flattened
 
 
+def test_the_noise_of_a_faint_recording_is_written_as_it_was_measured(tmp_path: Path) -> None:
+    """Speech at -60 dB with noise 25 dB below: the rounding of 16-bit samples would take 0.1 dB and more of it."""
+    tone = 2**0.5 * 10 ** (-60 / 20) * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+    soundfile.write(tmp_path / "faint.wav", tone, RATE, "FLOAT")
+    row = Utterance(id="faint", audio_filepath=tmp_path / "faint.wav", text="x", duration=1.0)
+    settings = {"noise": {"p": 1, "kinds": "white", "snr_db": 25}}
+    (view,) = make([row], tmp_path / "out", count=1, settings=settings)[1:]
+    rest = audio.read(view.audio_filepath or "") - tone
+    assert (view.transform or [{}])[0]["measured_snr_db"] == pytest.approx(25, abs=0.01)
+    assert 10 * np.log10(np.mean(tone**2) / np.mean(rest**2)) == pytest.approx(25, abs=0.03)
+
+
 def test_no_test_material_in_training_views(tmp_path: Path) -> None:
     """Whatever a training view is mixed from is a training row, a training room, or generated."""
     train = some_rows(tmp_path / "train")
@@ -178,6 +190,23 @@ def test_changed_conditions_leave_the_views_alone(tmp_path: Path) -> None:
         out=tmp_path / "b", bank=tmp_path,
     )  # fmt: skip
     assert told(again.rows[6:]) == told(one.rows)
+
+
+def test_a_row_that_a_condition_cannot_be_made_of_is_named_and_the_others_are_made(tmp_path: Path) -> None:
+    rows = some_rows(tmp_path / "in")
+    soundfile.write(rows[2].audio_filepath, np.zeros(8000), RATE)
+    conditions = {"phone": {"telephone": {}}, "high": {"pitch": {"semitones": 3}}}
+    given: dict[str, Any] = {"conditions": conditions, "seed": 1, "out": tmp_path / "out", "bank": tmp_path}
+    made = views.make_conditions(rows, **given)
+    assert [row.id for row in made.rows] == [f"r{i}#{name}" for name in conditions for i in range(6) if i != 2 or
+                                             name == "phone"]  # fmt: skip
+    assert [reject.reason for reject in made.failed] == ["no high copy"]
+    assert made.failed[0].detail.startswith("r2#high: r2: pitch: silent")
+    with pytest.raises(InputError, match="--show r2#high: r2: pitch: silent"):
+        views.show("r2#high", train=[], test=rows, settings={"gain": {}}, conditions=conditions, seed=1,
+                   out=tmp_path / "show")  # fmt: skip
+    with pytest.raises(InputError, match=r"conditions\.high: can be made of no row; the first is r2#high: r2: pitch"):
+        views.make_conditions(rows[2:3], **{**given, "conditions": {"high": conditions["high"]}})
 
 
 def test_show_makes_one_view_or_condition_again(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from speechft.augment import say, sources, synth
+from speechft.augment import recordings, say, sources, synth
 from speechft.augment import settings as tables_of
 from speechft.augment.settings import DEFAULT, Transforms, Voices
 from speechft.errors import InputError
@@ -29,12 +29,12 @@ def check(
     for role in ("dev", "test"):
         # One manifest for several roles says `split` in each row, and none marked dev or test is used.
         alone = set(rows.get(role, ())) - set(rows.get("train", ()))
-        if heard := sources.shared(alone, sources.paths(training)):
+        if heard := recordings.shared(alone, sources.paths(training)):
             raise InputError(f"augment: {heard[0]} is what data.{role} names; training must not hear it")
     _check_voices(training, where="augment", held_out=False, language=language)
     for name, tables in conditions.items():
         checked = tables_of.check_condition(tables, name=name)
-        if both := sources.shared([*sources.paths(training), *rows.get("train", ())], sources.paths(checked)):
+        if both := recordings.shared([*sources.paths(training), *rows.get("train", ())], sources.paths(checked)):
             raise InputError(
                 f"conditions.{name}: {both[0]} is used in training too; a condition needs its own material"
             )

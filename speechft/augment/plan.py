@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from speechft import audio
-from speechft.augment import accent, channel, draws, noise, room, say, sources
+from speechft.augment import accent, channel, draws, noise, recordings, room, say, sources
 from speechft.augment import settings as tables_of
+from speechft.augment.recordings import Recording
 from speechft.augment.settings import DEFAULT, Noise, Transforms
-from speechft.augment.sources import Materials, Recording
+from speechft.augment.sources import Materials
 from speechft.errors import InputError
 from speechft.manifest import Utterance
 
@@ -38,6 +39,8 @@ def materials(
     bank: Path,
     condition: str | None = None,
     unheard: Sequence[Utterance] = (),
+    training: Mapping[str, Any] | None = None,
+    disturbed: Sequence[Utterance] = (),
 ) -> Materials:
     """Collect what a plan draws from: other speakers, noise files, rooms.
 
@@ -48,7 +51,10 @@ def materials(
         seed: of the simulated rooms.
         bank: where simulated rooms are kept, an `.npz` file; conditions keep theirs beside it.
         condition: name of the test condition; without it, no rows also means a condition.
-        unheard: rows whose sound no source may bring: of dev and test rows for views, of training rows for conditions.
+        unheard: rows whose sound no source may bring: of dev and test rows for views, of training rows for conditions,
+            where their speakers are left out too.
+        training: for a condition, the tables of training's views, whose sources it must not share.
+        disturbed: the test rows of a condition; for views, the rows themselves are taken.
 
     Raises:
         InputError: settings are wrong, or a source is missing or unusable.
@@ -58,7 +64,10 @@ def materials(
     checked = (
         tables_of.check_condition(settings, name=condition or "?") if held_out else tables_of.check(settings or DEFAULT)
     )
-    return sources.materials(rows, settings=checked, seed=seed, bank=bank, held_out=held_out, unheard=unheard)
+    return sources.materials(
+        rows, settings=checked, seed=seed, bank=bank, held_out=held_out, unheard=unheard,
+        training=None if training is None else tables_of.check(training or DEFAULT), disturbed=disturbed or rows,
+    )  # fmt: skip
 
 
 def apply(
@@ -118,14 +127,18 @@ def condition(
     """Make the fixed test copy of a row under a named condition.
 
     As `apply`, but every transform named happens unless its `p` says otherwise, and what cannot be done
-    (babble without anybody else's speech) is an error: a copy without its noise would pass for a noisy one.
+    (babble without anybody else's speech, the pitch of silence) is an error: a copy without its noise would pass for a
+    noisy one.
 
     Raises:
-        InputError: the settings are wrong or the materials lack what they need.
+        InputError: the settings are wrong, the materials lack what they need, or a transform cannot be done here.
     """
     label = f"{seed}:{utterance_id}:condition:{name}"
     row = _Row(id=utterance_id, speaker=speaker, text=text, language=language, label=label, must=True)
-    return _run(samples, row=row, tables=tables_of.check_condition(settings, name=name), materials=materials)
+    made, steps = _run(samples, row=row, tables=tables_of.check_condition(settings, name=name), materials=materials)
+    if left_out := next((step for step in steps if "skipped" in step), None):
+        raise InputError(f"{utterance_id}: {left_out['name']}: {left_out['skipped']}")
+    return made, steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,25 +266,27 @@ def _room(samples: np.ndarray, rng: np.random.Generator, materials: Materials) -
 def _noise(
     samples: np.ndarray, rng: np.random.Generator, table: Noise, materials: Materials, row: _Row
 ) -> tuple[np.ndarray, Step]:
-    snr_db = _draw_snr_db(table.snr_db, rng)
+    snr_db, unreadable = _draw_snr_db(table.snr_db, rng), list[str]()
     talkers = _other_talkers(materials, row) if "babble" in table.wanted_kinds else []
     kinds = [kind for kind in table.wanted_kinds if kind != "babble" or talkers]
     kind = kinds[int(rng.integers(len(kinds)))] if kinds else "babble"
     if kind == "babble":
-        made = _babble(len(samples), rng, table, materials, talkers)
+        made = _babble(len(samples), rng, table, materials, talkers, unreadable)
     elif kind == "recorded":
-        made = _recorded(len(samples), rng, materials)
+        made = _recorded(len(samples), rng, materials, unreadable)
     else:
         made = noise.generate(kind, len(samples), rng)
+    failed = {"unreadable": unreadable} if unreadable else {}
     if made is None:
         why = "nobody else's speech" if kind == "babble" else "no recording that is not broken or silent"
         if row.must:
             raise InputError(f"{row.id}: no {kind} noise, as there is {why}; see `from` and `babble_from`")
-        return samples, {"name": "noise", "kind": None, "skipped": f"{kind}: {why}"}
+        return samples, {"name": "noise", "kind": None, "skipped": f"{kind}: {why}", **failed}
     sound, facts = made
     mixed, measured_db = noise.mix(samples, sound, snr_db=snr_db)
     measured = round(measured_db, 3) if math.isfinite(measured_db) else None  # None: the row is silent
-    return mixed, {"name": "noise", "kind": kind, "snr_db": snr_db, "measured_snr_db": measured, **facts}
+    numbers = {"snr_db": snr_db, "measured_snr_db": measured}
+    return mixed, {"name": "noise", "kind": kind, **numbers, **facts, **failed}
 
 
 def _draw_snr_db(levels: tuple[float, ...], rng: np.random.Generator) -> float:
@@ -288,8 +303,10 @@ def _other_talkers(materials: Materials, row: _Row) -> list[str]:
 
 
 def _babble(
-    samples_count: int, rng: np.random.Generator, table: Noise, materials: Materials, talkers: list[str]
-) -> tuple[np.ndarray, dict[str, Any]] | None:
+    samples_count: int, rng: np.random.Generator, table: Noise, materials: Materials, talkers: list[str],
+    unreadable: list[str],
+) -> tuple[np.ndarray, dict[str, Any]] | None:  # fmt: skip
+    """Others' talk; recordings that cannot be decoded are added to `unreadable`."""
     if not talkers:
         return None
     count = int(rng.integers(int(table.talkers[0]), int(table.talkers[1]) + 1))
@@ -302,30 +319,30 @@ def _babble(
         unheard = [utterance for utterance in utterances if utterance.id not in ids] or utterances
         recording = unheard[int(rng.integers(len(unheard)))]
         try:
-            voices.append(sources.read_talk(recording))
+            voices.append(recordings.read_talk(recording))
             ids.append(recording.id)
         except audio.AudioError as error:
             log.warning("babble: left out: %s", error)
+            unreadable.append(recording.id)
     sound = noise.babble(voices, samples_count, rng)
     return (sound, {"talkers": ids}) if sound.any() else None
 
 
 def _recorded(
-    samples_count: int, rng: np.random.Generator, materials: Materials
+    samples_count: int, rng: np.random.Generator, materials: Materials, unreadable: list[str]
 ) -> tuple[np.ndarray, dict[str, Any]] | None:
-    unreadable: list[str] = []
+    """A stretch of a noise file; those that cannot be decoded are added to `unreadable`."""
     for _ in range(NOISE_TRIES if materials.recordings else 0):
         recording: Recording = materials.recordings[int(rng.integers(len(materials.recordings)))]
         try:
-            stretch, start_s = sources.read_stretch(recording, samples_count, rng, keep=materials.keep_noise)
+            stretch, start_s = recordings.read_stretch(recording, samples_count, rng, keep=materials.keep_noise)
         except audio.AudioError as error:
             log.warning("noise: left out: %s", error)
             unreadable.append(recording.id)
             continue
         sound = noise.loop(stretch, samples_count, rng)
         if not noise.is_silent(sound):
-            failed = {"unreadable": unreadable} if unreadable else {}
-            return sound, {"source": recording.id, "start_s": start_s, **failed}
+            return sound, {"source": recording.id, "start_s": start_s}
     return None
 
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from speechft import audio, files
 from speechft.audio import SAMPLE_RATE
 from speechft.augment import draws
 from speechft.errors import InputError
+from speechft.manifest import Reject
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +42,14 @@ class Bank:
         direct: index of the direct sound in each.
         rt60_s: measured reverberation time of each, NaN where the response does not decay by 35 dB.
         facts: what is known of each: size and distance in metres, or the file's name.
+        rejects: files of a folder that cannot be used.
     """
 
     responses: Sequence[np.ndarray]
     direct: Sequence[int]
     rt60_s: Sequence[float]
     facts: Sequence[dict[str, Any]]
+    rejects: Sequence[Reject] = ()
 
     def __len__(self) -> int:
         return len(self.responses)
@@ -209,8 +212,12 @@ def _read(path: Path, key: str) -> Bank | None:
         )  # fmt: skip
 
 
-def load(folder: Path) -> Bank:
+def load(folder: Path, *, leave_out: Callable[[Path], Reject | None] = lambda path: None) -> Bank:
     """Impulse responses from a folder's WAV and FLAC files; the highest peak is taken for the direct sound.
+
+    Args:
+        folder: searched whole.
+        leave_out: why a file must not be used, if so.
 
     Raises:
         InputError: the folder is missing or holds none that can be used.
@@ -218,24 +225,24 @@ def load(folder: Path) -> Bank:
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder to take impulse responses from")
     found: list[tuple[np.ndarray, int, float, dict[str, Any]]] = []
-    unusable: list[str] = []
+    rejects: list[Reject] = []
     for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES and p.is_file()):
+        if reject := leave_out(path):
+            rejects.append(reject)
+            continue
         try:
             samples = audio.read(path)
+            if not np.any(samples):
+                raise audio.AudioError("silent", f"{path}: is silent")
         except audio.AudioError as error:
-            unusable.append(str(error))
-            continue
-        if not np.any(samples):
-            unusable.append(f"{path}: is silent")
+            rejects.append(Reject({"audio_filepath": str(path)}, error.reason, str(error), str(path)))
             continue
         response, direct = trim(samples.astype(np.float64))
         found.append((response, direct, measure_rt60(response[direct:]), {"file": path.relative_to(folder).as_posix()}))
-    if unusable:
-        log.warning("room: %d files cannot be used: %s", len(unusable), "; ".join(unusable[:5]))
     if not found:
         raise InputError(f"{folder}: holds no impulse response that can be used; put WAV or FLAC files there")
     responses, directs, rt60, facts = zip(*found, strict=True)
-    return Bank(responses=responses, direct=directs, rt60_s=rt60, facts=facts)
+    return Bank(responses=responses, direct=directs, rt60_s=rt60, facts=facts, rejects=rejects)
 
 
 def convolve(samples: np.ndarray, response: np.ndarray, *, direct: int) -> np.ndarray:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from speechft.augment import balance, plan
 from speechft.augment.plan import Materials
 from speechft.errors import InputError
 from speechft.manifest import Reject, Utterance
+
+log = logging.getLogger(__name__)
 
 Tell = Callable[[int, int], None]
 
@@ -39,10 +42,17 @@ class _Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """Rows with their sound written, and the noise files and babble rows that could not be used."""
+    """Rows with their sound written, what could not be used, and which copies could not be made.
+
+    Attributes:
+        rows: what was made, and what it was made from where that is learned too.
+        rejects: noise files, babble rows and impulse responses.
+        failed: test rows that a condition cannot be made of.
+    """
 
     rows: list[Utterance]
     rejects: list[Reject] = dataclasses.field(default_factory=list)
+    failed: list[Reject] = dataclasses.field(default_factory=list)
 
 
 def make_views(
@@ -77,7 +87,7 @@ def make_views(
         return Made(rows=list(rows))
     given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
     materials = plan.materials(rows, settings=settings, seed=seed, bank=bank, unheard=unheard)
-    made = _run(
+    made, _ = _run(
         len(wanted), lambda number: _view_job(*wanted[number], **given), materials=materials, processes=processes,
         progress=progress,
     )  # fmt: skip
@@ -86,28 +96,39 @@ def make_views(
 
 def make_conditions(
     rows: Sequence[Utterance], *, conditions: Mapping[str, Mapping[str, Any]], seed: int, out: Path, bank: Path,
-    language: str | None = "en", unheard: Sequence[Utterance] = (), processes: int | None = None,
-    progress: Tell = lambda done, total: None,
+    language: str | None = "en", unheard: Sequence[Utterance] = (), training: Mapping[str, Any] | None = None,
+    processes: int | None = None, progress: Tell = lambda done, total: None,
 ) -> Made:  # fmt: skip
     """A copy of each clean test row under each named condition, ids `row#condition`.
 
-    Materials come only from what the condition names, without what `unheard`, the training rows, hold of it.
+    Materials come only from what the condition names, without what `unheard`, the training rows, hold of it, without
+    these rows' speakers, and without the noise, babble and rooms of `training`, the tables of training's views. Rows
+    that a condition cannot be made of (a text that no voice can say, the pitch of silence) are named.
 
     Raises:
-        InputError: the settings are wrong, or a condition lacks what it needs.
+        InputError: the settings are wrong, or a condition lacks what it needs, or can be made of no row.
     """
     clean = [row for row in rows if row.condition in (None, "clean")]
-    made, rejects = list[Utterance](), list[Reject]()
+    made, rejects, failed = list[Utterance](), list[Reject](), list[Reject]()
     for name, settings in conditions.items():
         given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
-        held = plan.materials((), settings=settings, seed=seed, bank=bank, condition=name, unheard=unheard)
+        held = plan.materials(
+            (), settings=settings, seed=seed, bank=bank, condition=name, unheard=unheard, training=training,
+            disturbed=clean,
+        )  # fmt: skip
 
         def job_of(number: int, name: str = name, given: dict[str, Any] = given) -> _Job:
             return _condition_job(clean[number], name, **given)
 
-        made += _run(len(clean), job_of, materials=held, processes=processes, progress=progress)
+        copies, without = _run(len(clean), job_of, materials=held, processes=processes, progress=progress)
+        if without and not copies:
+            raise InputError(f"conditions.{name}: can be made of no row; the first is {without[0].detail}")
+        made += copies
         rejects += held.rejects
-    return Made(rows=made, rejects=rejects)
+        failed += without
+    if failed:
+        log.warning("conditions: %d copies cannot be made: %s", len(failed), "; ".join(r.detail for r in failed[:5]))
+    return Made(rows=made, rejects=rejects, failed=failed)
 
 
 def show(
@@ -140,7 +161,8 @@ def show(
     if name in conditions:
         job = _condition_job(_find(parent, test, "test", identity), name, settings=conditions[name], **given)
         materials = plan.materials(
-            (), settings=conditions[name], seed=seed, bank=bank, condition=name, unheard=learned
+            (), settings=conditions[name], seed=seed, bank=bank, condition=name, unheard=learned, training=settings,
+            disturbed=test,
         )  # fmt: skip
     elif name.startswith("view") and name[4:].isdigit() and int(name[4:]):
         row = _find(parent, train, "training", identity)
@@ -151,7 +173,10 @@ def show(
         raise InputError(f"--show {identity}: end it with #view1, #view2, ...{' or ' + known if known else ''}")
     job.path.with_suffix(".json").unlink(missing_ok=True)
     _set_materials(materials)
-    return _row_of(job, _make(job))
+    made = _make(job)
+    if isinstance(made, Reject):
+        raise InputError(f"--show {made.detail}")
+    return _row_of(job, made)
 
 
 def _find(identity: str, rows: Sequence[Utterance], what: str, asked: str) -> Utterance:
@@ -199,17 +224,18 @@ def file_name(identity: str) -> str:
 
 def _run(
     count: int, job_of: Callable[[int], _Job], *, materials: Materials, processes: int | None, progress: Tell
-) -> list[Utterance]:
-    """Jobs by number, each made when its turn comes: there may be millions."""
-    made: list[Utterance] = []
+) -> tuple[list[Utterance], list[Reject]]:
+    """Jobs by number, each made when its turn comes, as there may be millions: rows, and what could not be made."""
+    made, failed = list[Utterance](), list[Reject]()
     at_once = min(processes or workers.cores(), count)
-    for facts in workers.each(
+    results = workers.each(
         _make, map(job_of, range(count)), processes=at_once, preload=__name__, initializer=_set_materials,
         initargs=(materials,),
-    ):  # fmt: skip
-        made.append(_row_of(job_of(len(made)), facts))
-        progress(len(made), count)
-    return made
+    )  # fmt: skip
+    for number, result in enumerate(results):
+        failed.append(result) if isinstance(result, Reject) else made.append(_row_of(job_of(number), result))
+        progress(number + 1, count)
+    return made, failed
 
 
 _materials: Materials | None = None  # a worker's own copy, set once
@@ -220,8 +246,8 @@ def _set_materials(materials: Materials) -> None:
     _materials = materials
 
 
-def _make(job: _Job) -> dict[str, Any]:
-    """Make one file unless an earlier attempt did; its sidecar, which is written last."""
+def _make(job: _Job) -> dict[str, Any] | Reject:
+    """Make one file unless an earlier attempt did; its sidecar, which is written last, or why a condition cannot be."""
     sidecar = job.path.with_suffix(".json")
     row = job.row
     if not sidecar.exists():
@@ -236,7 +262,11 @@ def _make(job: _Job) -> dict[str, Any]:
         if job.condition is None:
             samples, done = plan.apply(samples, view=job.view, **given)
         else:
-            samples, done = plan.condition(samples, name=job.condition, **given)
+            try:
+                samples, done = plan.condition(samples, name=job.condition, **given)
+            except InputError as error:
+                where = f"{row.id}#{job.condition}"
+                return Reject({"id": row.id}, f"no {job.condition} copy", f"{where}: {error}", where)
         audio.write(job.path, samples)
         files.write_json(sidecar, {"transform": done, "duration": len(samples) / audio.SAMPLE_RATE})
     facts: dict[str, Any] = files.read_json(sidecar)
