@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from speechft import audio, files, spoken
 from speechft.adapt import strategies
+from speechft.augment import settings as tables_of
+from speechft.augment.settings import Transforms
 from speechft.errors import InputError
 from speechft.ingest import readers
 from speechft.ingest.stage import DEV_SHARE
@@ -27,8 +29,12 @@ TOKENS_A_SECOND = 4.0
 FILL = 0.9  # of a packed window holds clips and gaps
 PROMPT_TRIALS = 4  # shares of the term list, see adapt/prompt.py
 SPOKEN_S = 3.5  # a sentence of `synth`
-# Seconds of 2 cores' work a second of audio in a view, reading and writing included (docs/benchmarks/augment_speed.md).
-VIEW_RATE = 0.003
+# Seconds of a core a second of audio in a view (docs/benchmarks/augment_speed.md), for 2 cores: to read and write it, and
+# each transform. Making an accent is one pass, whatever of it changes; a command's voice takes what it takes.
+CORES = 2
+READ_WRITE_S, OTHER_S = 0.0022, 0.0003
+TRANSFORM_S = {"say": 0.003, "tempo": 0.0014, **dict.fromkeys(("pitch", "formants", "contour", "rhythm"), 0.0013)}
+CODEC_S = {"opus": 0.033, "mp3": 0.007, "vorbis": 0.003}
 FLOAT32_SLOWER = 2.5  # what runs the model, on a processor without bf16 (docs/log.md, 2026-11-25)
 # One H200 in bf16 (docs/benchmarks/speed.json; nano's by the demo, docs/log.md, 2026-11-27): a step is launching kernels.
 CARD_GFLOPS, CARD_WINDOW_S = 240e3, 0.0045
@@ -104,7 +110,8 @@ def describe(run: Run) -> str:
         ("report", "report.html, .md, .json", 1.0, 0.0),
     ]  # fmt: skip
     if said:
-        rows.insert(0, ("synth", f"{sum(said.values()):,} sentences", 0.01 * sum(said.values()), 0.0))
+        whose = ", and what the command takes" if pipeline.synth and "command" in pipeline.synth.voices else ""
+        rows.insert(0, ("synth", f"{sum(said.values()):,} sentences{whose}", 0.01 * sum(said.values()), 0.0))
     lines = [f"{'stage':<12}{'what':<44}{'minutes':>9}{'disk GB':>9}"]
     lines += [f"{name:<12}{what:<44}{seconds / 60:>9.1f}{gb:>9.2f}" for name, what, seconds, gb in rows]
     total_s, total_gb = sum(r[2] for r in rows), sum(r[3] for r in rows)
@@ -144,7 +151,23 @@ def _steps(run: Run, shape: Shape, train: Load, replay: Load) -> int:
 def _making_s(run: Run, roles: Mapping[str, Load]) -> float:
     """Seconds that views and conditions take to make."""
     settings = run.pipeline.augment
-    return VIEW_RATE * (settings.views * roles["train"].seconds + len(run.pipeline.conditions) * roles["test"].seconds)
+    views = tables_of.check(settings.transforms or tables_of.DEFAULT)
+    made = [(views, settings.views * roles["train"].seconds)]
+    for name, tables in run.pipeline.conditions.items():
+        made.append((tables_of.check_condition(tables, name=name), roles["test"].seconds))
+    return sum(seconds * _core_s(tables) for tables, seconds in made) / CORES
+
+
+def _core_s(tables: Transforms) -> float:
+    """Seconds of a core that a second of audio takes on average."""
+    total = READ_WRITE_S
+    for name in Transforms.model_fields:
+        if (table := getattr(tables, name)) is not None:
+            cost = TRANSFORM_S.get(name, OTHER_S)
+            if name == "codec":
+                cost = sum(CODEC_S[codec] for codec in table.formats) / len(table.formats)
+            total += table.p * cost
+    return total
 
 
 def _machine() -> tuple[bool, float, str]:

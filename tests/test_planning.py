@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from speechft import config, planning
+from speechft.augment import settings
 from speechft.errors import InputError
 from speechft.run import Run
 from speechft.whisper import load, operations, windows
@@ -90,6 +91,15 @@ def test_heavier_work_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert minutes(full, "finetune") > minutes(usual, "finetune")
     large = planning.describe(run_of(monkeypatch, "demo", "model.base=openai/whisper-large-v3"))
     assert minutes(large, "all") > 50 * minutes(usual, "all")
+
+
+def test_dear_transforms_cost_what_they_were_measured_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    """14 s of a core for an hour by the default chain, 117 more where every view is coded as Opus (augment_speed.md)."""
+    run = run_of(monkeypatch, "demo", 'augment.codec.formats="opus"', "augment.codec.p=1.0")
+    roles = {"train": planning.Load(rows=720, seconds=3600.0), "test": planning.Load()}
+    only_opus = planning._making_s(run, roles)
+    assert only_opus == pytest.approx(run.pipeline.augment.views * (8 + 117) / 2, rel=0.1)
+    assert planning._core_s(settings.check(settings.DEFAULT)) * 3600 == pytest.approx(14, rel=0.1)
 
 
 def test_the_plan_says_what_machine_it_is_for(monkeypatch: pytest.MonkeyPatch) -> None:
