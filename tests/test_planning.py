@@ -94,7 +94,7 @@ def test_heavier_work_takes_longer(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_dear_transforms_cost_what_they_were_measured_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    """14 s of a core for an hour by the default chain, 117 more where every view is coded as Opus (augment_speed.md)."""
+    """14 s of a core for an hour by the default chain, 117 more where all of it is coded as Opus."""
     run = run_of(monkeypatch, "demo", 'augment.codec.formats="opus"', "augment.codec.p=1.0")
     roles = {"train": planning.Load(rows=720, seconds=3600.0), "test": planning.Load()}
     only_opus = planning._making_s(run, roles)
