@@ -446,6 +446,46 @@ def test_windows_of_like_lengths_share_a_pass_in_the_cheapest_way() -> None:
         assert sum(extra + len(p) * max(lengths[i] for i in p) for p in chosen) == cheapest
 
 
+def test_no_more_is_heard_than_what_is_said_and_some_silence() -> None:
+    ends_s = [29.0, 2.0, 5.0, 28.5, 3.0]
+    steps = [passes.heard(ends_s, states=1500, seed=str(n), extra=0) for n in range(300)]
+    assert steps == [passes.heard(ends_s, states=1500, seed=str(n), extra=0) for n in range(300)]
+    whole = [lengths for lengths in steps if lengths == [1500] * 5]
+    assert len(whole) == pytest.approx(300 * passes.WHOLE_SHARE, abs=20)
+    silence_s = [length / 50 - end_s for lengths in steps if lengths not in whole
+                 for length, end_s in zip(lengths, ends_s, strict=True) if end_s < 26]  # fmt: skip
+    assert min(silence_s) >= passes.SILENCE_S[0]
+    assert max(silence_s) <= passes.SILENCE_S[1] + 0.02
+    # A pass of its own costs 50 positions: the three short windows share one, and the long ones theirs.
+    for lengths in (passes.heard(ends_s, states=1500, seed=str(n), extra=50) for n in range(300)):
+        assert len({lengths[1], lengths[2], lengths[4]}) == 1
+        assert lengths[0] == lengths[3] or lengths == [1500] * 5
+    assert passes.heard(ends_s, states=1500, seed="1", extra=10**6) == [1500] * 5
+    lengths, labels = [500, 1500, 500, 500], [9, 9, 30, 10]
+    assert passes.together(lengths, labels, at_most=9, extra=10) == [[0, 3], [2], [1]]
+    assert passes.together(lengths, labels, at_most=9, extra=100) == [[0, 3, 2], [1]]
+
+
+def test_training_hears_speech_whole_and_silence_in_part(
+    small: load.Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a clip of 2 s alone in its window, 3 to 6 s; the encoder, where it learns, hears whole windows."""
+    heard: list[int] = []
+    loss = training.objective.loss
+
+    def noted(core, base, features: torch.Tensor, *given, **options):
+        heard.append(features.shape[-2 if options["from_states"] else -1])
+        return loss(core, base, features, *given, **options)
+
+    monkeypatch.setattr(training.objective, "loss", noted)
+    run(small, tmp_path / "decoder", dataclasses.replace(RECIPE, epochs=20))
+    assert all(150 <= states <= 300 for states in heard if states != 1500)
+    assert 0 < heard.count(1500) < len(heard) / 3
+    heard.clear()
+    run(small, tmp_path / "full", dataclasses.replace(RECIPE, strategy="full"), **FROM_AUDIO)
+    assert set(heard) == {3000}
+
+
 def test_not_a_number_names_the_rows_that_gave_it(
     small: load.Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

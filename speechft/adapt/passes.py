@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import random
 import sys
 from collections.abc import Sequence
 
@@ -13,6 +15,14 @@ from speechft.whisper.load import Device
 # 400 do alike for nano, and tiny's step of nine windows is faster in one pass than in two that save 315 positions.
 # On CUDA an estimate: some 60 launches a layer of 5 us, forward and backward, are the time of 2,000 positions of small.
 PASS_POSITIONS = {"cpu": 400, "cuda": 2000}
+
+# What is heard of the silence behind a window's last word, for all of which keys and values would be computed in vain:
+# three quarters of the states of a clip of 5 s alone in its window. By trial nothing is lost, though whole windows are
+# transcribed afterwards (docs/log.md, 2026-11-27); some steps hear them whole.
+SILENCE_S = (1.0, 4.0)
+WHOLE_SHARE = 0.1
+STATE_POSITIONS = 0.1  # a state's keys and values, forward and backward, in decoder positions: 8 d^2 of 84 d^2 a layer
+STATES_A_SECOND = 50
 
 
 def attention_kind(device: Device, *, from_states: bool) -> str | None:
@@ -63,8 +73,50 @@ class Upload:
         return there
 
 
+def heard(ends_s: Sequence[float], *, states: int, seed: str, extra: int) -> list[int]:
+    """How many of its states each window of a step is heard with: past its last word, and alike in what shares a pass.
+
+    Args:
+        ends_s: where the last clip of each window ends, seconds; of all processes' windows, that all draw the same.
+        states: that an encoder makes of a window.
+        seed: of the step.
+        extra: what a pass costs beside its positions, in positions.
+
+    Returns:
+        lengths in states, of few kinds: windows are put together where a pass more would cost more than it saves.
+    """
+    rng = random.Random(f"{seed}:heard")
+    silence_s, whole = rng.uniform(*SILENCE_S), rng.random() < WHOLE_SHARE
+    needed = [states if whole else min(states, math.ceil(STATES_A_SECOND * (end_s + silence_s))) for end_s in ends_s]
+    lengths = list(needed)
+    for together in by_length(needed, at_most=len(needed), extra=round(extra / STATE_POSITIONS)):
+        for index in together:
+            lengths[index] = needed[together[-1]]
+    return lengths
+
+
+def together(lengths: Sequence[int], labels: Sequence[int], *, at_most: int, extra: int) -> list[list[int]]:
+    """Which windows go through the decoder together: equally long ones, of these those of like label lengths.
+
+    Args:
+        lengths: states that each window is heard with.
+        labels: decoder positions of each.
+        at_most: windows in a pass.
+        extra: what a pass costs beside its windows' positions, in positions.
+
+    Returns:
+        the windows of each pass, by number.
+    """
+    found = []
+    for length in sorted(set(lengths)):
+        alike = [index for index, heard in enumerate(lengths) if heard == length]
+        chosen = by_length([labels[index] for index in alike], at_most=at_most, extra=extra)
+        found += [[alike[index] for index in some] for some in chosen]
+    return found
+
+
 def by_length(lengths: Sequence[int], *, at_most: int, extra: int) -> list[list[int]]:
-    """Which windows go through the decoder together: those of like label lengths, as a pass is padded to its longest.
+    """Which windows share a pass: those of like lengths, as a pass is padded to its longest.
 
     Of all ways to cut the windows, sorted by length, into passes, the one with the fewest positions to compute.
 

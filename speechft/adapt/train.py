@@ -201,7 +201,11 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         examples = make_examples(self.whisper.ids, chunk, self.recipe, step=self.state.step, pool=pool)
-        mine = self.team.share(list(zip(chunk, examples, strict=True)))
+        lengths = passes.heard(
+            [item.segments[-1].end_s for item in chunk], states=self.core.config.max_source_positions,
+            seed=f"{self.recipe.seed}:step:{self.state.step}", extra=passes.PASS_POSITIONS[self.device.name],
+        )  # fmt: skip
+        mine = self.team.share(list(zip(chunk, examples, lengths, strict=True)))
         divisors = (_labelled(examples), _labelled([e for item, e in zip(chunk, examples, strict=True) if item.replay]))
         loss = 0.0
         while mine:
@@ -242,16 +246,19 @@ class Loop:
         )
 
     def _backward(
-        self, mine: Sequence[tuple[Item, tokens.Example]], features: torch.Tensor, divisors: tuple[int, int]
+        self, mine: Sequence[tuple[Item, tokens.Example, int]], features: torch.Tensor, divisors: tuple[int, int]
     ) -> float:
         """Gradients of this process's windows, in as many passes as memory asks for, like lengths together."""
-        size = min(-(-len(mine) // self.parts), self.pass_windows)
+        size, extra = min(-(-len(mine) // self.parts), self.pass_windows), passes.PASS_POSITIONS[self.device.name]
+        lengths = [length if self.from_states else 0 for *_, length in mine]
+        labelled = [len(example.labels) for _, example, _ in mine]
         total = 0.0
-        lengths, extra = [len(example.labels) for _, example in mine], passes.PASS_POSITIONS[self.device.name]
-        for number, chosen in enumerate(passes.by_length(lengths, at_most=size, extra=extra)):
-            part = [mine[index] for index in chosen]
+        for number, chosen in enumerate(passes.together(lengths, labelled, at_most=size, extra=extra)):
+            part = [mine[index][:2] for index in chosen]
             inputs, labels = tokens.collate([example for _, example in part], end=self.whisper.ids.end)
             heard = self._masked(features[chosen].to(self.device.name), [item for item, _ in part])
+            if self.from_states:
+                heard = heard[:, : lengths[chosen[0]]]
             with attention.implemented(self.core, self.attending), attention.of_many_shapes():
                 loss = objective.loss(
                     self.core, self.base, heard, inputs.to(self.device.name), labels.to(self.device.name),
