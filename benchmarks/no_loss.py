@@ -6,7 +6,7 @@
 `nano` is adapted with the same rows, epochs, clips a step, learning rate and its schedule, without augmentation or
 retention. Plain is what public recipes do: Seq2SeqTrainer with the encoder frozen but run every time, every clip alone
 in its window padded to 30 s, no timestamps. Packed is ours: by default, half of the clips alone; with a tenth alone, as
-in the table of speed; and with all of them alone, where states are kept but nothing is packed. All keep the weights that
+in the table of speed; and with all alone, where states are kept but nothing is packed. All keep the weights that
 were best on dev and are scored on single clips, on packed windows (clips of other speakers side by side), on those
 while writing timestamps, and on the clips of a speaker joined to recordings of up to two minutes. Resumable: runs lie
 under runs/no-loss/. Writes docs/benchmarks/no_loss.md.
@@ -241,7 +241,7 @@ def page(seeds: Sequence[int]) -> str:
         "",
         "Word error rate of `nano` after adapting, in per cent: by `Seq2SeqTrainer` from clips padded to 30 s, as "
         "public recipes train, and by our loop from kept states of packed windows, the share of clips named alone in "
-        f"theirs ({DEFAULT_SHARE:g} is the default, {ARMS['tenth'][0]:g} the table of speed's); same rows, clips a "
+        f"theirs ({DEFAULT_SHARE:g} is the default, {ARMS['tenth']:g} the table of speed's); same rows, clips a "
         "step, learning rate and schedule, as many epochs or, where it says so, more, all with the "
         "encoder frozen and the weights that were best on dev. "
         "95 % intervals in brackets, of the difference in points (paired bootstrap over speakers, over windows where "
