@@ -71,7 +71,7 @@ def page(rows: list[dict[str, Any]]) -> str:
         "Random weights, clips of 5 s with 20 tokens, a tenth of them alone in their window, 32 clips a step; our "
         "encoding included, its log-mels too; the recipe's log-mels are computed beforehand, and on CUDA other "
         "processes collate them. Ratio: the recipe's time over ours. Counted: by floating-point operations, a step's "
-        "windows in one pass. The recipe is measured before and after ours, both rates are in "
+        "windows in one pass and heard whole. The recipe is measured before and after ours, both rates are in "
         "[speed.json](speed.json). Memory is the peak of the process, on CUDA of what the card held; less or as much "
         f"as the recipe's is asked, and more by over {MEMORY_ROOM_GB:g} GB is said. Outside the model is what is done "
         "around passes and the optimiser: batches are put together inside. Targets at 5 epochs and 1 view: tiny 5, "

@@ -52,6 +52,8 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
     items = [_item(number, row, whisper) for number, row in enumerate(files.each_jsonl(planned))]
     texts = (clip["text"] for row in files.each_jsonl(planned) for clip in row["clips"])
     released = load.release_tokens(whisper, itertools.chain(texts, term_texts(run)))
+    if recipe.replay_share and not any(item.replay for item in items):
+        log.info("finetune: replay_share does nothing, as no general speech is there to replay (data.general)")
     views = {item.view for item in items if not item.replay}
     if recipe.epochs < len(views):
         log.warning(
@@ -97,8 +99,6 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
         "points": [dataclasses.asdict(p) for p in points],
     }  # fmt: skip
     files.write_json(out / "choice.json", choice)
-    for name in ("checkpoint.pt", "best.pt"):
-        (out / name).unlink(missing_ok=True)
     clips = sum(len(row["clips"]) for row in files.each_jsonl(planned))
     counts = {"in": clips, "out": clips, "rejected": {}, "steps": state.step}
     return {
@@ -166,6 +166,7 @@ def recipe_of(run: Run, whisper: Whisper) -> Recipe:
     defaults = strategies.size_defaults(whisper.model.config.d_model, strategy)
     settings["learning_rate"] = settings["learning_rate"] or defaults.learning_rate
     settings["batch_clips"] = settings["batch_clips"] or defaults.batch_clips
+    settings["encoder_layers"] = min(settings["encoder_layers"], whisper.model.config.encoder_layers)
     return Recipe(**settings)
 
 
@@ -190,7 +191,9 @@ def _item(number: int, row: dict[str, Any], whisper: Whisper) -> Item:
         for clip in row["clips"]
         for part in clip.get("segments") or [clip]
     )
-    return Item(number=number, segments=segments, view=row["view"], replay=row["replay"])
+    return Item(
+        number=number, segments=segments, view=row["view"], replay=row["replay"], clips=len(row["clips"])
+    )  # fmt: skip
 
 
 def _features(planned: Path, whisper: Whisper) -> Callable[[Sequence[int]], torch.Tensor]:

@@ -190,6 +190,8 @@ def _run(options: argparse.Namespace) -> Run:
 
 def run_all(options: argparse.Namespace) -> int:
     """Every stage; the table and the verdict at the end."""
+    if os.environ.get("RANK", "0") != "0":
+        raise InputError("run: runs as one process; accelerate launch is for finetune")
     run = _run(options)
     if options.plan:
         from speechft import planning

@@ -119,7 +119,7 @@ class Finetune(_Table):
     epochs: Positive = 5
     learning_rate: Annotated[float, pydantic.Field(gt=0.0, le=0.01)] | None = None
     batch_clips: Positive | None = None
-    replay_share: Share = 0.0
+    replay_share: Annotated[float, pydantic.Field(ge=0.0, le=0.9)] = 0.0
     distil: Annotated[float, pydantic.Field(ge=0.0)] = 0.0
     l2sp: Annotated[float, pydantic.Field(ge=0.0)] = 0.0
     alphas: tuple[Share, ...] = (0.5, 0.625, 0.75, 0.875, 1.0)

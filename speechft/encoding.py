@@ -67,6 +67,9 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     for name, plan in plans.items():
         ids = {"ids": [row.id for row in singles[name]]} if name in singles else {}
         files.write_json(out / f"{name}.json", plan | ids)
+    if run.learns_from == "audio":  # no store is kept that would tell what is heard
+        heard = states.key(encoder_hash, map(_identity, planned), dtype="", precision="")
+        files.write_json(out / "content.json", {"sha256": heard})
     files.write_jsonl(out / "windows.jsonl", (_window_row(w, run.pipeline.augment.views) for w in planned))
     clips = sum(map(len, singles.values())) + sum(len(w.placed) for w in planned)
     counts = {
@@ -152,25 +155,22 @@ def single_windows(rows: list[Utterance]) -> list[Any]:
 
 
 def _identity(window: Window) -> list[Any]:
-    """What a window's states depend on: audio files as they are now, segments and places."""
-    return [
-        [*_content(placed.utterance), placed.utterance.offset, placed.utterance.duration, placed.start_s]
-        for placed in window.placed
-    ]
+    """What a window's states depend on: its clips' sound, lengths and places."""
+    return [[_content(placed.utterance), placed.utterance.duration, placed.start_s] for placed in window.placed]
 
 
-def _content(row: Utterance) -> list[Any]:
-    """Which sound a file holds: of recordings by name, size and time; what runs make themselves, by its bytes, so that
-    another run that makes the same finds its states."""
-    path = Path(row.audio_filepath or "")
-    if row.transform is not None or row.extra.get("synthetic"):
-        return [_hash(path)]
-    stat = path.stat()
-    return [path.name, stat.st_size, stat.st_mtime_ns]
+def _content(row: Utterance) -> str:
+    """Which sound a row holds, whatever its file is called: of what `augment` made by the file's bytes."""
+    checked: str | None = row.extra.get(manifest.SOUND)
+    if row.transform is not None or checked is None:
+        path = Path(row.audio_filepath or "")
+        stat = path.stat()
+        return f"{_hash(path, stat.st_size, stat.st_mtime_ns)} at {row.offset:g} s"
+    return checked
 
 
-@functools.lru_cache(maxsize=1024)  # synthetic rows may be segments of one file
-def _hash(path: Path) -> str:
+@functools.lru_cache(maxsize=1024)  # rows may be segments of one file
+def _hash(path: Path, _size: int, _mtime_ns: int) -> str:
     return files.sha256(path)
 
 

@@ -60,6 +60,7 @@ class Utterance:
         return {**self.extra, **row} if self.extra else row
 
 
+SOUND = "audio_sha256"  # in `extra` of rows that were checked: the start of the hash of their samples
 _FIELDS = tuple(field.name for field in dataclasses.fields(Utterance) if field.name != "extra")
 
 
@@ -335,3 +336,16 @@ def _transform(row: dict[str, Any]) -> list[dict[str, Any]] | None:
     if value is not None and not (isinstance(value, list) and all(isinstance(step, dict) for step in value)):
         raise _BadRow("bad value", f"transform must be a list of objects, got {row['transform']!r}")
     return compact(value) if value else value
+
+
+def sound_files(paths: Iterable[Path]) -> str:
+    """One hash of the sound files that manifests name: where they are, how large and how old. Another once one of them
+    has changed or is gone."""
+    digest = hashlib.sha256()
+    for path in sorted({row.audio_filepath for manifest in paths for row in each(manifest) if row.audio_filepath}):
+        try:
+            stat = path.stat()
+            digest.update(f"{path}\n{stat.st_size} {stat.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{path}\ngone\n".encode())
+    return digest.hexdigest()

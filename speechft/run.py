@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from speechft.whisper.load import Whisper
 
 FORMATS = {
-    "ingest": 1,
+    "ingest": 2,
     "augment": 6,
     "conditions": 3,
     "synth": 2,
-    "encode": 2,
+    "encode": 3,
     "finetune": 2,
     "transcribe": 2,
     "score": 4,

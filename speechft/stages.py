@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from speechft import files, locks, manifest, spoken, text
 from speechft.errors import InputError
+from speechft.ingest import readers
 from speechft.manifest import Utterance
 from speechft.progress import Progress
 from speechft.run import CHOOSING, LEARNED, REPORTED, Run
@@ -68,7 +69,7 @@ def ingest(run: Run) -> bool:
         log.info("synth: up to date")
     inputs = [path for paths in roles.values() for path in paths] + ([data.terms] if data.terms else [])
     stage = run.stage("ingest", settings=run.table("data"), inputs=inputs)
-    if stage.up_to_date():
+    if stage.up_to_date() and files.read_json(stage.dir / files.STAGE_FILE).get("sound") == _sound(stage.dir):
         return False
     run.check_ahead()
     if run.base_folder is None:  # on the hub: fetched before hours are spent
@@ -85,8 +86,13 @@ def ingest(run: Run) -> bool:
         split_by=data.split_by,
         seed=1,
     )
-    stage.finish(counts, stage.outputs())
+    stage.finish(counts, stage.outputs(), sound=_sound(stage.dir))
     return True
+
+
+def _sound(folder: Path) -> str:
+    """The sound files of all rows as they are now: a recording may be made anew under a manifest that stays."""
+    return manifest.sound_files(path for role in readers.ROLES if (path := folder / f"{role}.jsonl").exists())
 
 
 def augment(run: Run) -> bool:
@@ -247,13 +253,17 @@ def finetune(run: Run) -> bool:
     settings = run.pipeline.finetune
     stores = [name for name in run.stores() if name != "reported"]
     inputs = [run.dir / "encode" / "windows.jsonl", *(run.dir / "encode" / f"{name}.json" for name in stores)]
+    if run.learns_from == "audio":
+        inputs.append(run.dir / "encode" / "content.json")
     inputs += [*run.evaluated_files(*CHOOSING), *run.base_files]
     if run.pipeline.data.terms:
         inputs.append(run.pipeline.data.terms)
+    if settings.strategy == "prompt":  # whose texts give the terms their order
+        inputs.append(run.dir / "ingest" / "train.jsonl")
     wanted = {
         "finetune": run.table("finetune")["finetune"],
         "model": run.table("model")["model"],
-        "decode": run.table("decode")["decode"],
+        "decode": {"beam": run.pipeline.decode.beam},  # not `batch`: less memory must not mean training again
         "normaliser": [run.pipeline.score.normaliser, text.VERSIONS[run.pipeline.score.normaliser]],
     }
     from speechft.adapt.team import Team
@@ -277,6 +287,8 @@ def finetune(run: Run) -> bool:
         [stage.dir / "model", stage.dir / "curve.jsonl", stage.dir / "choice.json"],
         **facts,
     )
+    for name in ("checkpoint.pt", "best.pt"):  # a kill before this goes on from them
+        (stage.dir / name).unlink(missing_ok=True)
     return True
 
 

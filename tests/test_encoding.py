@@ -5,10 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import any_whisper
+import numpy as np
 import pytest
+import soundfile
 
 from speechft import config, encoding, files, manifest
 from speechft.errors import InputError
@@ -75,6 +80,27 @@ def test_a_label_that_the_reference_decoder_would_not_finish_is_warned_of(
         caplog.clear()
         encoding.plan_windows(run_of(tmp_path / "short", 5, words - 1), whisper)
     assert not caplog.records
+
+
+def test_states_are_known_by_the_sound_and_not_by_the_file(tmp_path: Path) -> None:
+    """Two files of one name, size and time, as archives leave them, are two; a copy under another name is one."""
+    row = Utterance(id="r", audio_filepath=tmp_path / "a" / "talk.wav", text="blue", duration=1.0)
+    for folder, level in (("a", 0.1), ("b", 0.2)):
+        (tmp_path / folder).mkdir()
+        soundfile.write(tmp_path / folder / "talk.wav", np.full(16000, level), 16000)
+        os.utime(tmp_path / folder / "talk.wav", (1, 1))
+
+    def identity(path: Path, **more: Any) -> Any:
+        one = dataclasses.replace(row, audio_filepath=path, **more)
+        return encoding._identity(encoding.single_windows([one])[0])
+
+    shutil.copy(tmp_path / "a" / "talk.wav", tmp_path / "copy.wav")
+    assert identity(tmp_path / "a" / "talk.wav") != identity(tmp_path / "b" / "talk.wav")
+    assert identity(tmp_path / "a" / "talk.wav") == identity(tmp_path / "copy.wav")
+    assert identity(tmp_path / "a" / "talk.wav") != identity(tmp_path / "a" / "talk.wav", offset=0.5)
+    assert identity(tmp_path / "gone.wav", extra={manifest.SOUND: "x"}) == [["x", 1.0, 0.0]]
+    made = {"extra": {manifest.SOUND: "x"}, "transform": []}  # a view has the row's label, and another sound
+    assert identity(tmp_path / "a" / "talk.wav", **made) != identity(tmp_path / "b" / "talk.wav", **made)
 
 
 def test_a_checkpoints_max_length_of_20_rejects_nothing(tmp_path: Path) -> None:

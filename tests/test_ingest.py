@@ -99,7 +99,8 @@ def test_good_rows_of_every_kind_pass_with_their_duration(tmp_path: Path) -> Non
     assert [utterance.duration for utterance in written] == [0.5, 0.5, 0.5, 0.5, 0.5, 0.3, 0.5, 0.5]
     assert written[3].audio_filepath == tmp_path / "Zoë 日本.flac"
     assert written[3].text == "naïve 日本"
-    assert (written[4].text, written[4].extra, written[4].split) == ("", {"mood": "calm"}, "test")
+    assert (written[4].text, written[4].extra["mood"], written[4].split) == ("", "calm", "test")
+    assert len(written[4].extra[manifest.SOUND]) == 32
     assert counts["roles"]["test"]["rows"] == 8
 
 

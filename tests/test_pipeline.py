@@ -15,9 +15,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import soundfile
 from test_team import LAUNCH
 
-from speechft import config, files, locks, stages, text
+from speechft import config, files, locks, manifest, stages, text
 from speechft.run import Run
 from speechft.transcription import encoder_is_base
 from speechft.whisper import decode
@@ -176,6 +177,34 @@ def test_a_change_repeats_what_depends_on_it_and_nothing_else(
     assert {path.name for path in (runs / "states").iterdir()} == stores
 
 
+def test_a_recording_made_anew_is_noticed(tmp_path: Path) -> None:
+    path = write_pipeline(tmp_path)
+    rows = files.read_jsonl(tmp_path / "train.jsonl")
+    own = tmp_path / "own.flac"
+    shutil.copy(rows[0]["audio_filepath"], own)
+    files.write_jsonl(tmp_path / "train.jsonl", [{**rows[0], "audio_filepath": str(own)}, *rows[1:]])
+    run = Run(config.load(path), tmp_path / "runs" / "small")
+    assert stages.ingest(run)
+    assert not stages.ingest(run)
+    before = {row.id: row.extra[manifest.SOUND] for row in run.rows("train")}
+    soundfile.write(own, soundfile.read(own)[0][::-1], soundfile.info(own).samplerate)
+    assert stages.ingest(run)
+    after = {row.id: row.extra[manifest.SOUND] for row in run.rows("train")}
+    assert [identity for identity in before if before[identity] != after[identity]] == [rows[0]["id"]]
+
+
+def test_what_the_encoder_learns_from_is_part_of_what_finetune_depends_on(tmp_path: Path) -> None:
+    """Under `full` no store of states tells that the views sound otherwise, at the same paths and lengths."""
+    path, told = write_pipeline(tmp_path), []
+    for gain in ("[-10.0, -9.0]", "[-3.0, -2.0]"):
+        settings = [f"augment.gain.db={gain}", "finetune.strategy=full"]
+        run = Run(config.load(path, settings), tmp_path / "runs" / "small")
+        stages.run_stages(run, ("ingest", "augment", "encode"))
+        told.append([(run.dir / "encode" / name).read_text() for name in ("windows.jsonl", "content.json")])
+    assert told[0][0] == told[1][0]
+    assert told[0][1] != told[1][1]
+
+
 def test_noise_that_cannot_be_used_is_named_counted_and_never_of_test_rows(tmp_path: Path) -> None:
     """A folder with a good file, a broken one and copies of a test and of a general test row, under other names."""
     path = write_pipeline(tmp_path)
@@ -244,6 +273,16 @@ def test_two_processes_finetune_under_accelerate(pipeline: Path, whole: Path) ->
     curves = [files.read_jsonl(whole.parent / name / "finetune" / "curve.jsonl") for name in ("small", "team")]
     assert curves[0][0]["dev_wer"] == curves[1][0]["dev_wer"]
     assert (whole.parent / "team" / "finetune" / "model" / "model.safetensors").exists()
+
+
+def test_a_whole_run_is_one_process(pipeline: Path, tmp_path: Path) -> None:
+    """Not the first of a team, it would work without the lock that the first one has."""
+    done = subprocess.run(
+        command(pipeline, tmp_path), cwd=PROJECT, env={**ENVIRONMENT, "RANK": "1"}, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "run: runs as one process; accelerate launch is for finetune" in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_second_process_on_a_run_is_told_so(pipeline: Path, whole: Path) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import copy
 import dataclasses
 import itertools
+import json
 import os
 import random
 import shutil
@@ -363,6 +364,16 @@ def test_adapters_are_kept_apart_and_merged(small: load.Whisper, tmp_path: Path)
         torch.testing.assert_close(apart(**given).logits, blended(**given).logits, atol=1e-4, rtol=1e-4)
 
 
+def test_adapters_name_their_base_and_keep_its_list_of_tokens(small: load.Whisper, tmp_path: Path) -> None:
+    small.name, small.revision = "openai/whisper-tiny", "169d4a4341b33bc18d8881c4b69c2e104e1cc0af"
+    small.model.generation_config.suppress_tokens = [1, 2]
+    run(small, tmp_path / "out", dataclasses.replace(RECIPE, strategy="lora"))
+    told = json.loads((tmp_path / "out" / "adapter" / "adapter_config.json").read_text())
+    assert (told["base_model_name_or_path"], told["revision"]) == (small.name, small.revision)
+    kept = transformers.GenerationConfig.from_pretrained(tmp_path / "out" / "adapter")
+    assert kept.suppress_tokens == [1, 2]
+
+
 def test_a_model_fitted_on_jargon_writes_it_after_reload(small: load.Whisper, tmp_path: Path) -> None:
     jargon = "120/80 mg/dL"
     assert load.release_tokens(small, ["nothing special"]) == []
@@ -484,6 +495,67 @@ def test_training_hears_speech_whole_and_silence_in_part(
     heard.clear()
     run(small, tmp_path / "full", dataclasses.replace(RECIPE, strategy="full"), **FROM_AUDIO)
     assert set(heard) == {3000}
+
+
+def test_a_kill_while_dev_is_decoded_loses_no_step(small: load.Whisper, tmp_path: Path) -> None:
+    whole = run(small, tmp_path / "whole")
+    rates = iter([{"dev_wer": 1.0}])
+
+    def killed() -> dict[str, float]:
+        return next(rates)  # the second time there is none
+
+    again = load.load(str(tmp_path / "base"))
+    with pytest.raises(StopIteration):
+        run(again, tmp_path / "killed", evaluate=killed)
+    saved = torch.load(tmp_path / "killed" / "checkpoint.pt", weights_only=True)
+    assert json.loads(saved["progress"])["step"] == 2
+    heard: list[int] = []
+
+    def counted(numbers) -> torch.Tensor:
+        heard.append(len(numbers))
+        return states(numbers)
+
+    ended = run(load.load(str(tmp_path / "base")), tmp_path / "killed", inputs=counted)
+    assert len(heard) == 2  # the second epoch's steps
+    assert [row.get("loss") for row in ended.curve] == [row.get("loss") for row in whole.curve]
+
+
+def test_dropout_repeats_after_a_kill(small: load.Whisper, tmp_path: Path) -> None:
+    def with_dropout() -> load.Whisper:
+        whisper = load.load(str(tmp_path / "base"))
+        whisper.model.config.dropout = 0.3
+        for module in whisper.model.modules():
+            if hasattr(module, "dropout"):
+                module.dropout = 0.3
+        return whisper
+
+    whole = run(with_dropout(), tmp_path / "whole")
+    stop = iter([{"dev_wer": 1.0}, {"dev_wer": 0.99}])
+    with pytest.raises(StopIteration):
+        run(with_dropout(), tmp_path / "killed", evaluate=lambda: next(stop))
+    torch.rand(7)
+    ended = run(with_dropout(), tmp_path / "killed")
+    assert [row.get("loss") for row in ended.curve] == [row.get("loss") for row in whole.curve]
+    assert whole.curve[1]["loss"] != run(load.load(str(tmp_path / "base")), tmp_path / "none").curve[1]["loss"]
+
+
+def test_a_checkpoint_that_finds_no_room_is_a_sentence(
+    small: load.Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given: object) -> None:
+        raise RuntimeError("[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(InputError, match=r"checkpoint\.pt: cannot be written .*free some disk"):
+        run(small, tmp_path / "out")
+    assert not list((tmp_path / "out").glob("*.pt*"))
+
+
+def test_a_clip_of_many_segments_is_one_clip_of_a_step(small: load.Whisper) -> None:
+    part = tokens.Segment(tokens=(1,), start_s=0.0, end_s=1.0)
+    eight = [Item(number=n, segments=(part,) * 8, view=0, replay=False, clips=1) for n in range(8)]
+    assert [len(step) for step in epoch_steps(eight, dataclasses.replace(RECIPE, batch_clips=4), epoch=0)] == [4, 4]
+    assert Item(number=0, segments=(part,) * 8, view=0, replay=False).clips == 8
 
 
 def test_not_a_number_names_the_rows_that_gave_it(

@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
+
+import torch
+
+from speechft import files
+from speechft.errors import InputError
 
 RECENT = 20  # steps whose mean loss tells divergence
 DIVERGED = 2.0  # nats above the lowest such mean
@@ -36,3 +43,24 @@ class Standing:
         mean = sum(self.recent) / RECENT
         self.lowest = min(self.lowest, mean)
         return mean > self.lowest + DIVERGED
+
+
+def write(path: Path, saved: Mapping[str, Any]) -> None:
+    """Save tensors, whole or not at all.
+
+    Raises:
+        InputError: there is no room, or the place cannot be written.
+    """
+    try:
+        with files.atomic_write(path, "wb") as file:
+            torch.save(saved, file)
+    except (OSError, RuntimeError) as error:  # PyTorch says "unexpected pos" where the disk is full
+        raise InputError(
+            f"{path}: cannot be written ({error}); free some disk: the same command goes on from the last checkpoint"
+        ) from error
+
+
+def line(row: dict[str, Any], epochs: int) -> str:
+    """An evaluation, as a line of the log."""
+    general = f", general WER {row['general_wer']:.3f}" if row.get("general_wer") is not None else ""
+    return f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.3f}, dev WER {row['dev_wer']:.3f}{general}"

@@ -20,12 +20,19 @@ MAX_PREVIOUS = 64  # tokens of earlier text in the share of windows that get any
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Item:
-    """One window to learn from: its number in the store (or among the features), what was said, and its part."""
+    """One window to learn from: its number in the store (or among the features), what was said, and its part.
+
+    A clip may be of several segments; without `clips`, each is one.
+    """
 
     number: int
     segments: tuple[tokens.Segment, ...]
     view: int
     replay: bool
+    clips: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "clips", self.clips or len(self.segments))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +81,7 @@ def epoch_steps(items: Sequence[Item], recipe: Recipe, *, epoch: int) -> list[li
         clips = 0
         while clips < replay_clips:
             chunk.append(next(next_replay))
-            clips += len(chunk[-1].segments)
+            clips += chunk[-1].clips
         steps.append(chunk)
     return steps
 
@@ -89,7 +96,7 @@ def _chunks(items: list[Item], clips: int) -> Iterator[list[Item]]:
     count = 0
     for item in items:
         chunk.append(item)
-        count += len(item.segments)
+        count += item.clips
         if count >= clips:
             yield chunk
             chunk, count = [], 0

@@ -10,10 +10,13 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from speechft import files
 from speechft.errors import InputError
+
+if TYPE_CHECKING:
+    from speechft.whisper.load import Whisper
 
 TOKENS = "model.decoder.embed_tokens.weight"
 FINAL_NORM = "model.decoder.layer_norm."
@@ -157,6 +160,16 @@ def with_adapters(model: Any, *, rank: int, encoder: bool) -> Any:
 
     config = peft.LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=_adapted(encoder))
     return peft.get_peft_model(model, config)
+
+
+def save_adapters(model: Any, whisper: Whisper, folder: Path) -> None:
+    """Keep adapters apart from their base, as peft loads them; with the list of tokens that the model may not write,
+    which training may have changed, for whoever puts the two together."""
+    if whisper.revision:  # from the hub: named as it is there, not where it lies here
+        config = model.peft_config["default"]
+        config.base_model_name_or_path, config.revision = whisper.name, whisper.revision
+    model.save_pretrained(folder, save_embedding_layers=False)  # which are never adapted; else it asks the hub
+    whisper.model.generation_config.save_pretrained(folder)
 
 
 def scale_adapters(folder: Path, alpha: float) -> None:

@@ -11,6 +11,7 @@ import copy
 import json
 import logging
 import math
+import random
 import signal
 import time
 from collections.abc import Callable, Sequence
@@ -22,7 +23,7 @@ import torch
 from torch import nn
 
 from speechft import files
-from speechft.adapt import masks, objective, passes, retain, strategies
+from speechft.adapt import masks, objective, passes, retain, standing, strategies
 from speechft.adapt.standing import Standing
 from speechft.adapt.steps import Item, Recipe, epoch_steps, evaluated_every, make_examples, rate_at
 from speechft.adapt.stopping import StopSignal
@@ -91,15 +92,17 @@ def train(
         while state.epoch < recipe.epochs and state.bad_evaluations < recipe.patience:
             loop.thaw()
             loop.epoch(epoch_steps(items, recipe, epoch=state.epoch), total=total, pool=pool, progress=progress)
-            rate = rate_at(state.step - 1, total, recipe.learning_rate)
-            state.epoch, state.done = state.epoch + 1, 0
-            if state.epoch % every and state.epoch != recipe.epochs:
+            rate, ended, measured = rate_at(state.step - 1, total, recipe.learning_rate), state.epoch + 1, None
+            if ended % every == 0 or ended == recipe.epochs:
+                loop.save()  # a kill while dev is decoded loses no step
+                loop.model.eval()
+                measured = loop.team.told(evaluate() if loop.team.first else {})
+            state.epoch, state.done = ended, 0
+            if measured is None:
                 continue
-            loop.model.eval()
-            measured = loop.team.told(evaluate() if loop.team.first else {})
             row = {"epoch": state.epoch, "step": state.step, "loss": state.losses[0] / state.losses[1], "rate": rate}
             loop.note({**row, **measured})
-            say(_line(state.curve[-1], recipe.epochs))
+            say(standing.line(state.curve[-1], recipe.epochs))
             loop.hear(*loop.team.total([float(loop.stopping.asked)]))
             loop.leave_if_asked()
     if state.epoch < recipe.epochs:
@@ -200,10 +203,14 @@ class Loop:
         """One optimiser step over the windows of a chunk; the loss before it."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        label = f"{self.recipe.seed}:step:{self.state.step}"
+        torch.manual_seed(
+            random.Random(f"{label}:{self.team.rank}").getrandbits(63)
+        )  # of dropout, in models that have it
         examples = make_examples(self.whisper.ids, chunk, self.recipe, step=self.state.step, pool=pool)
         lengths = passes.heard(
             [item.segments[-1].end_s for item in chunk], states=self.core.config.max_source_positions,
-            seed=f"{self.recipe.seed}:step:{self.state.step}", extra=passes.PASS_POSITIONS[self.device.name],
+            seed=label, extra=passes.PASS_POSITIONS[self.device.name],
         )  # fmt: skip
         mine = self.team.share(list(zip(chunk, examples, lengths, strict=True)))
         divisors = (_labelled(examples), _labelled([e for item, e in zip(chunk, examples, strict=True) if item.replay]))
@@ -324,8 +331,7 @@ class Loop:
         if row["dev_wer"] < state.best_wer:
             state.best_wer, state.best_epoch, state.bad_evaluations = row["dev_wer"], state.epoch, 0
             if self.team.first:
-                with files.atomic_write(self.out / "best.pt", "wb") as file:
-                    torch.save({"model": self._moved(), "row": row}, file)
+                standing.write(self.out / "best.pt", {"model": self._moved(), "row": row})
         elif self._can_thaw_more():
             state.thawed += 1
         else:
@@ -351,8 +357,7 @@ class Loop:
             return
         saved = {"model": self._moved(), "optimizer": self.optimizer.state_dict(), "scaler": self.scaler.state_dict(),
                  "progress": json.dumps(vars(self.state))}  # fmt: skip
-        with files.atomic_write(self.out / "checkpoint.pt", "wb") as file:
-            torch.save(saved, file)
+        standing.write(self.out / "checkpoint.pt", saved)
         files.write_jsonl(self.out / "curve.jsonl", self.state.curve)
 
     def resume(self) -> Standing:
@@ -362,7 +367,8 @@ class Loop:
             saved = torch.load(path, map_location="cpu", weights_only=True)
             self.model.load_state_dict(saved["model"], strict=False)
             self.optimizer.load_state_dict(saved["optimizer"])
-            self.scaler.load_state_dict(saved["scaler"])
+            if saved["scaler"]:  # none of a precision that needs none
+                self.scaler.load_state_dict(saved["scaler"])
             self.state = Standing(**json.loads(saved["progress"]))
             logger.info("finetune: goes on after epoch %d, step %d", self.state.epoch, self.state.step)
         return self.state
@@ -377,7 +383,7 @@ class Loop:
             self.state.restored = best.get("row")
         if self.recipe.strategy == "lora":
             if self.team.first:
-                self.model.save_pretrained(self.out / "adapter")
+                strategies.save_adapters(self.model, self.whisper, self.out / "adapter")
             self.whisper.model = self.model.merge_and_unload()
         self.whisper.model.eval()
 
@@ -393,8 +399,3 @@ def _tensorboard(out: Path) -> Any:
 
         return SummaryWriter(str(out / "tensorboard"))
     return None
-
-
-def _line(row: dict[str, Any], epochs: int) -> str:
-    general = f", general WER {row['general_wer']:.3f}" if row.get("general_wer") is not None else ""
-    return f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.3f}, dev WER {row['dev_wer']:.3f}{general}"

@@ -11,10 +11,11 @@ from speechft import files, manifest
 from speechft.errors import InputError
 from speechft.ingest import audit, checks, readers, segments, split
 from speechft.ingest.readers import GENERAL_ROLES, NAMED_ROLES, ROLES, Row
-from speechft.manifest import Reject
+from speechft.manifest import Reject, Utterance
 
 log = logging.getLogger(__name__)
 
+SOUND_DIGITS = 32  # of a hash, which rows are told apart by
 DEV_SHARE = 0.1  # of train, when no dev manifest is named
 
 
@@ -105,7 +106,7 @@ def ingest(
     files.write_json(out / "audit.json", facts)
     audit.refuse(leaks, allow_leaks=allow_leaks, audit_path=out / "audit.json")
     for role, held in ordered.items():
-        manifest.write(out / f"{role}.jsonl", (dataclasses.replace(row.utterance, split=role) for row in held))
+        manifest.write(out / f"{role}.jsonl", (_checked(row, role) for row in held))
     return {
         "in": total,
         "out": sum(map(len, ordered.values())),
@@ -116,6 +117,12 @@ def ingest(
             for role in ordered
         },
     }
+
+
+def _checked(row: Row, role: str) -> Utterance:
+    """The row as later stages read it: with its role, and what tells its sound from any other."""
+    extra = {**row.utterance.extra, manifest.SOUND: row.audio_sha256[:SOUND_DIGITS]}
+    return dataclasses.replace(row.utterance, split=role, extra=extra)
 
 
 def _check_arguments(roles: Mapping[str, Sequence[Path]], *, general_dev_share: float) -> None:

@@ -15,7 +15,7 @@ from transformers.generation.logits_process import WhisperTimeStampLogitsProcess
 from transformers.modeling_outputs import BaseModelOutput
 
 from speechft import audio
-from speechft.whisper import attention, states, windows
+from speechft.whisper import attention, memory, states, windows
 from speechft.whisper.load import Device, Whisper, quiet_transformers
 from speechft.whisper.tokens import REFERENCE_SAMPLE_LEN
 
@@ -39,20 +39,13 @@ def decode(
         prompt: previous text, such as a list of terms; by default the model's own, if it was saved with one.
 
     Returns:
-        one transcript a window, spaces trimmed.
+        one transcript a window, spaces trimmed. A batch that a GPU's memory does not hold is decoded in halves.
     """
-    return [
-        _text(whisper, row)
-        for row in decode_ids(
-            whisper,
-            encoded,
-            device=device,
-            beam=beam,
-            timestamps=timestamps,
-            prompt=prompt,
-            max_new_tokens=max_new_tokens,
-        )
-    ]
+    options: dict[str, Any] = {"beam": beam, "timestamps": timestamps, "prompt": prompt}
+    written = memory.in_halves(
+        lambda some: decode_ids(whisper, some, device=device, max_new_tokens=max_new_tokens, **options), encoded
+    )
+    return [_text(whisper, row) for rows in written for row in rows]
 
 
 def decode_ids(

@@ -27,7 +27,7 @@ import torch
 
 from speechft import files, locks
 from speechft.errors import InputError
-from speechft.whisper import attention, load, shards, windows
+from speechft.whisper import attention, load, memory, shards, windows
 from speechft.whisper.load import Device
 
 T = TypeVar("T")
@@ -282,18 +282,8 @@ def encode(encoder: Any, features: torch.Tensor, device: Device) -> torch.Tensor
     A batch that a GPU's memory does not hold is encoded in halves.
     """
     with torch.inference_mode(), device.autocast(), attention.in_blocks(encoder, wanted=_wants_blocks(device)):
-        return _encode(encoder, features, device)
-
-
-def _encode(encoder: Any, features: torch.Tensor, device: Device) -> torch.Tensor:
-    try:
-        states: torch.Tensor = encoder(features.to(device.name)).last_hidden_state
-        return states
-    except torch.OutOfMemoryError:
-        if len(features) == 1:
-            raise
-    torch.cuda.empty_cache()  # out here, where the error no longer holds what the attempt had made
-    return torch.cat([_encode(encoder, half, device) for half in features.tensor_split(2)])
+        made = memory.in_halves(lambda some: encoder(some.to(device.name)).last_hidden_state, features)
+        return made[0] if len(made) == 1 else torch.cat(made)
 
 
 def _wants_blocks(device: Device) -> bool:
