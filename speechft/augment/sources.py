@@ -117,10 +117,9 @@ def _of(what: str, reject: Reject) -> Reject:
 
 def _tell(rejects: Sequence[Reject]) -> None:
     if rejects:
-        named = "; ".join(reject.detail for reject in rejects[:NAMED_REJECTS]) + ", ..." * (
-            len(rejects) > NAMED_REJECTS
-        )
-        log.warning("noise and rooms: %d files or rows cannot be used: %s", len(rejects), named)
+        named = "; ".join(reject.detail for reject in rejects[:NAMED_REJECTS])
+        more = ", ..." if len(rejects) > NAMED_REJECTS else ""
+        log.warning("noise and rooms: %d files or rows cannot be used: %s%s", len(rejects), named, more)
 
 
 class _Apart:
