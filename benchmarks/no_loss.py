@@ -241,9 +241,8 @@ def page(seeds: Sequence[int]) -> str:
         "",
         "Word error rate of `nano` after adapting, in per cent: by `Seq2SeqTrainer` from clips padded to 30 s, as "
         "public recipes train, and by our loop from kept states of packed windows, the share of clips named alone in "
-        f"theirs ({DEFAULT_SHARE:g} is the default, {ARMS['tenth']:g} the table of speed's); same rows, clips a "
-        "step, learning rate and schedule, as many epochs or, where it says so, more, all with the "
-        "encoder frozen and the weights that were best on dev. "
+        f"theirs ({DEFAULT_SHARE:g} is the default, {ARMS['tenth']:g} the table of speed's); same rows, epochs, clips "
+        "a step, learning rate and schedule, all with the encoder frozen and the weights that were best on dev. "
         "95 % intervals in brackets, of the difference in points (paired bootstrap over speakers, over windows where "
         "they hold several; seeds pooled). Asked: the rates' intervals overlap, or ours is better. The interval of "
         "the difference is the sharper test: where it lies above zero (bold), packing costs accuracy.",
