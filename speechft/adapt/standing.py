@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -64,3 +65,12 @@ def line(row: dict[str, Any], epochs: int) -> str:
     """An evaluation, as a line of the log."""
     general = f", general WER {row['general_wer']:.3f}" if row.get("general_wer") is not None else ""
     return f"epoch {row['epoch']}/{epochs}: loss {row['loss']:.3f}, dev WER {row['dev_wer']:.3f}{general}"
+
+
+def board(out: Path) -> Any:
+    """A TensorBoard writer beside `curve.jsonl` when the package is installed."""
+    with contextlib.suppress(ImportError):
+        from torch.utils.tensorboard import SummaryWriter
+
+        return SummaryWriter(str(out / "tensorboard"))
+    return None

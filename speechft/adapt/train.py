@@ -6,7 +6,6 @@ of packed windows read from disk, one decoder pass, one optimiser step.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 import logging
@@ -148,7 +147,7 @@ class Loop:
         self.leaving = 0  # the signal that all processes leave by; a later one waits for the next step
         self.bad_rows: list[Item] = []  # of passes whose loss was not finite
         self.clock_s = time.monotonic()
-        self._board = _tensorboard(out) if team.first else None
+        self._board = standing.board(out) if team.first else None
 
     @property
     def trained(self) -> list[Any]:
@@ -204,14 +203,12 @@ class Loop:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         label = f"{self.recipe.seed}:step:{self.state.step}"
-        torch.manual_seed(
-            random.Random(f"{label}:{self.team.rank}").getrandbits(63)
-        )  # of dropout, in models that have it
+        torch.manual_seed(random.Random(f"{label}:{self.team.rank}").getrandbits(63))  # of dropout, if any
         examples = make_examples(self.whisper.ids, chunk, self.recipe, step=self.state.step, pool=pool)
-        lengths = passes.heard(
-            [item.segments[-1].end_s for item in chunk], states=self.core.config.max_source_positions,
-            seed=label, extra=passes.PASS_POSITIONS[self.device.name],
-        )  # fmt: skip
+        whole, extra = self.core.config.max_source_positions, passes.PASS_POSITIONS[self.device.name]
+        lengths = [whole] * len(chunk)
+        if self.from_states:
+            lengths = passes.heard([item.segments[-1].end_s for item in chunk], states=whole, seed=label, extra=extra)
         mine = self.team.share(list(zip(chunk, examples, lengths, strict=True)))
         divisors = (_labelled(examples), _labelled([e for item, e in zip(chunk, examples, strict=True) if item.replay]))
         loss = 0.0
@@ -257,7 +254,7 @@ class Loop:
     ) -> float:
         """Gradients of this process's windows, in as many passes as memory asks for, like lengths together."""
         size, extra = min(-(-len(mine) // self.parts), self.pass_windows), passes.PASS_POSITIONS[self.device.name]
-        lengths = [length if self.from_states else 0 for *_, length in mine]
+        lengths = [length for *_, length in mine]
         labelled = [len(example.labels) for _, example, _ in mine]
         total = 0.0
         for number, chosen in enumerate(passes.together(lengths, labelled, at_most=size, extra=extra)):
@@ -390,12 +387,3 @@ class Loop:
 
 def _labelled(examples: Sequence[tokens.Example]) -> int:
     return max(1, sum(label != tokens.IGNORED for example in examples for label in example.labels))
-
-
-def _tensorboard(out: Path) -> Any:
-    """A TensorBoard writer beside `curve.jsonl` when the package is installed."""
-    with contextlib.suppress(ImportError):
-        from torch.utils.tensorboard import SummaryWriter
-
-        return SummaryWriter(str(out / "tensorboard"))
-    return None
