@@ -1,4 +1,4 @@
-"""Encoder on CPU in bf16: PyTorch's attention, in blocks, and windows side by side, in milliseconds a window; errors.
+"""Encoder on CPU in bf16: attention, layout and windows side by side, in milliseconds a window; errors.
 
     python benchmarks/attention.py
 
@@ -10,6 +10,7 @@ does whole windows side by side, as `encode` does.
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
 from collections.abc import Callable
@@ -50,10 +51,12 @@ def main() -> None:
     encoder = WhisperEncoder._from_config(shape, attn_implementation="sdpa").eval()
     features = torch.randn(WINDOWS, 80, 3000)
     print(
-        "| threads | PyTorch's, ms | in blocks, ms | error of PyTorch's | error in blocks | shared, ms "
-        "| side by side, ms |"
+        "| threads | PyTorch's, ms | in blocks, ms | positions together too, ms | error of PyTorch's | error in blocks "
+        "| shared, ms | side by side, ms |"
     )
-    print("| --: | --: | --: | --: | --: | --: | --: |")
+    print("| --: | --: | --: | --: | --: | --: | --: | --: |")
+    rearranged = copy.deepcopy(encoder)
+    load.lay_positions_together(rearranged)
     for threads in options.threads:
         torch.set_num_threads(threads)
         with torch.inference_mode():
@@ -64,12 +67,15 @@ def main() -> None:
                     found = encoder(features).last_hidden_state.float()
                     taken.append(milliseconds(lambda: encoder(features), times=options.times))
                 errors.append(float((found - exact).norm() / exact.norm()))
-        encoder.requires_grad_(False)
-        with attention.in_blocks(encoder, wanted=not load.processor_has("amx_bf16")):
-            apart = shared_ms(encoder, threads), side_by_side_ms(encoder, threads)
+            with torch.autocast("cpu", torch.bfloat16), attention.in_blocks(rearranged, wanted=True):
+                assert torch.equal(rearranged(features).last_hidden_state.float(), found)
+                taken.append(milliseconds(lambda: rearranged(features), times=options.times))
+        rearranged.requires_grad_(False)
+        with attention.in_blocks(rearranged, wanted=not load.processor_has("amx_bf16")):
+            apart = shared_ms(rearranged, threads), side_by_side_ms(rearranged, threads)
         torch.set_num_threads(threads)
         print(
-            f"| {threads} | {taken[0]:.0f} | {taken[1]:.0f} | {errors[0]:.4f} | {errors[1]:.4f} | "
+            f"| {threads} | {taken[0]:.0f} | {taken[1]:.0f} | {taken[2]:.0f} | {errors[0]:.4f} | {errors[1]:.4f} | "
             f"{apart[0]:.0f} | {apart[1]:.0f} |"
         )
 

@@ -76,7 +76,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"as the recipe's is asked, and more by over {MEMORY_ROOM_GB:g} GB is said. Outside the model is what is done "
         "around passes and the optimiser: batches are put together inside. Targets at 5 epochs and 1 view: tiny 5, "
         "small 6.5, turbo 12; why a GPU misses them is in [adapting.md](../adapting.md#on-a-gpu). As windows are not "
-        "split, a step of ours holds up to four clips more than 32.",
+        "split, a step of ours holds up to four clips more than 32. On a GPU states are encoded in fp16 throughout, "
+        "and the first steps also record what the others launch at once.",
         "",
         "| size | device | precision | epochs | views | ratio | counted | clips/s | outside the model | memory, GB "
         "| recipe's | disk, GB |",

@@ -24,7 +24,7 @@ import torch
 from torch import nn
 
 from speechft import files
-from speechft.adapt import passes, vocabulary
+from speechft.adapt import graphs, passes, vocabulary
 from speechft.adapt.steps import Item, Recipe
 from speechft.adapt.team import Team
 from speechft.adapt.train import Loop
@@ -68,16 +68,18 @@ def whisper_of(size: str, device: str) -> Whisper:
     )  # fmt: skip
 
 
-def plain_loss(hidden: Any, weight: Any, labels: Any, *, share: float, teacher: Any = None) -> Any:
+def plain_loss(hidden: Any, weight: Any, labels: Any, *, shares: Any, teacher: Any = None) -> Any:
     """The whole vocabulary at once, as PyTorch does it."""
     logits = hidden @ weight.to(hidden.dtype).T
-    return share * nn.functional.cross_entropy(logits.float(), labels, reduction="sum")
+    return (shares * nn.functional.cross_entropy(logits.float(), labels, reduction="none")).sum()
 
 
 NAMES = (
     "as it is", "all silence heard", "AdamW not fused", "vocabulary at once", "PyTorch's attention", "plain attention",
     "one pass", "passes of four windows", "gradient checkpointing", "compiled decoder", "cuDNN's attention",
+    "kernel by kernel",
 )  # fmt: skip
+ON_CUDA = ("cuDNN's attention", "kernel by kernel")
 
 
 def measure(size: str, precision: str, times: int, on: str) -> dict[str, float]:
@@ -109,8 +111,10 @@ def measure(size: str, precision: str, times: int, on: str) -> dict[str, float]:
         unfused = torch.optim.AdamW(loop.trained, lr=1e-6)
         decoder_forward = loop.core.model.decoder.forward
         compiled = torch.compile(decoder_forward, dynamic=True)
+        recorded = {name: graphs.Graphs(record=loop.graphs.record and name != "kernel by kernel") for name in NAMES}
 
         def variant(name: str) -> None:
+            loop.graphs = recorded[name]
             loop.optimizer = unfused if name == "AdamW not fused" else fused
             vocabulary.loss = plain_loss if name == "vocabulary at once" else loss  # type: ignore[assignment]
             loop.attending = {"PyTorch's attention": "sdpa", "plain attention": "eager"}.get(name, attending)
@@ -123,7 +127,7 @@ def measure(size: str, precision: str, times: int, on: str) -> dict[str, float]:
             if name == "gradient checkpointing":
                 loop.core.gradient_checkpointing_enable({"use_reentrant": False})
 
-        names = [name for name in NAMES if on == "cuda" or "cuDNN" not in name]
+        names = [name for name in NAMES if on == "cuda" or name not in ON_CUDA]
         for turn in range(times + 1):
             for name in list(names):
                 variant(name)

@@ -44,7 +44,7 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     contents = {"train": planned} | {name: single_windows(rows) for name, rows in singles.items()}
     encoder_hash = load.encoder_hash(whisper.model)
     # A GPU's log-mels differ from a processor's in their last bits; a processor's key is what it has always been.
-    precision = str(device.precision) if device.name == "cpu" else f"{device.name} {device.precision}"
+    precision = f"{device.name} ".removeprefix("cpu ") + str(states.computed_in(device))
     plans: dict[str, Any] = {}
     for name in run.stores():
         identities = map(_identity, contents[name])

@@ -225,3 +225,14 @@ def test_directories_that_are_not_models(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(InputError, match="'bert' model"):
         load.load(str(tmp_path))
+
+
+def test_positions_of_an_encoder_lie_together_and_say_the_same(tmp_path: Path) -> None:
+    path = any_whisper.save(tmp_path / "base", 51865)
+    ours = load.load(str(path)).model.model.encoder
+    theirs = transformers.WhisperForConditionalGeneration.from_pretrained(path).model.encoder.eval()
+    features = torch.randn(1, ours.config.num_mel_bins, 3000, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(features).last_hidden_state, theirs(features).last_hidden_state)
+        assert ours.conv2(ours.conv1(features)).transpose(1, 2).is_contiguous()
+        assert not theirs.conv2(theirs.conv1(features)).transpose(1, 2).is_contiguous()

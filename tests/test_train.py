@@ -473,8 +473,13 @@ def test_no_more_is_heard_than_what_is_said_and_some_silence() -> None:
         assert lengths[0] == lengths[3] or lengths == [1500] * 5
     assert passes.heard(ends_s, states=1500, seed="1", extra=10**6) == [1500] * 5
     lengths, labels = [500, 1500, 500, 500], [9, 9, 30, 10]
-    assert passes.together(lengths, labels, at_most=9, extra=10) == [[0, 3], [2], [1]]
-    assert passes.together(lengths, labels, at_most=9, extra=100) == [[0, 3, 2], [1]]
+    assert passes.together(lengths, labels, at_most=9, states_at_most=9000, extra=10) == [[0, 3], [2], [1]]
+    assert passes.together(lengths, labels, at_most=9, states_at_most=9000, extra=100) == [[0, 3, 2], [1]]
+    # Three short windows are what a long one is; but memory may be too small for more than two.
+    alike = {"labels": [9] * 5, "extra": 100}
+    assert passes.together([500] * 5, **alike, at_most=9, states_at_most=1500) == [[0, 1], [2, 3, 4]]
+    assert passes.together([1500] * 5, **alike, at_most=9, states_at_most=1500) == [[0], [1], [2], [3], [4]]
+    assert max(map(len, passes.together([500] * 5, **alike, at_most=2, states_at_most=1500))) == 2
 
 
 def test_training_hears_speech_whole_and_silence_in_part(
@@ -567,6 +572,7 @@ def test_not_a_number_names_the_rows_that_gave_it(
         return heard
 
     monkeypatch.setattr(training.passes, "windows_at_once", lambda device, width, from_states: 1)
+    monkeypatch.setattr(training.passes, "WHOLE_SHARE", 1.0)
     recipe = dataclasses.replace(RECIPE, batch_clips=4)
     with pytest.raises(InputError, match=r"step 0 \(rows clip-3; learning rate"):
         run(small, tmp_path / "out", recipe, inputs=one_is_broken, name_of="clip-{}".format)
@@ -649,6 +655,35 @@ def test_blend_is_exact_at_the_ends() -> None:
     assert torch.equal(retain.blend(base, tuned, 0.0)["w"], base["w"])
     assert torch.equal(retain.blend(base, tuned, 1.0)["w"], tuned["w"])
     torch.testing.assert_close(retain.blend(base, tuned, 0.5)["w"], (base["w"] + tuned["w"]) / 2)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_passes_recorded_as_graphs_learn_what_launched_ones_do(
+    small: load.Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training.passes, "SILENCE_S", (30.0, 30.0))  # graphs hear to a grid
+    recipe = dataclasses.replace(RECIPE, epochs=6, batch_clips=4, replay_share=0.5, distil=0.5, l2sp=0.1)
+    card = load.Device(name="cuda", precision=torch.float32, reason="tests")
+    record, recorded, losses = training.graphs.Graphs._recorded, [], {True: list[float](), False: list[float]()}
+
+    def noted(*given, **options):
+        recorded.append(record(*given, **options))
+        return recorded[-1]
+
+    monkeypatch.setattr(training.graphs.Graphs, "_recorded", noted)
+    for graphs, held in losses.items():
+        if not graphs:
+            monkeypatch.setattr(training.graphs, "are_possible", lambda *given, **options: False)
+        whisper = load.load(str(tmp_path / "base"))
+        train(
+            whisper, items(whisper, TEXTS * 2) + items(whisper, ["eight nine", "ten"], replay=True), recipe,
+            device=card, out=tmp_path / str(graphs), progress=lambda step, total, loss, held=held: held.append(loss),
+            inputs=states, from_states=True, evaluate=lambda: {"dev_wer": 1.0},
+        )  # fmt: skip
+    assert 0 < len(recorded) < len(losses[True])
+    assert losses[True] == pytest.approx(losses[False], rel=1e-4)
+    assert losses[True][-1] < losses[True][0]
 
 
 @pytest.mark.gpu

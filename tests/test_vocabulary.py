@@ -17,16 +17,16 @@ def few_rows_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_value_and_gradients_are_pytorchs(taught: bool) -> None:
     torch.manual_seed(1)
     hidden, weight = torch.randn(11, 8, requires_grad=True), torch.randn(50, 8, requires_grad=True)
-    labels, rows = torch.randint(0, 50, (11,)), torch.rand(11) < 0.5
-    old, old_weight = torch.randn(int(rows.sum()), 8), torch.randn(50, 8)
+    labels, rows = torch.randint(0, 50, (11,)), slice(7)  # more than a chunk, and not a whole number of them
+    old, old_weight = torch.randn(7, 8), torch.randn(50, 8)
     logits = hidden @ weight.T
     wanted = nn.functional.cross_entropy(logits, labels)
     if taught:
         own, base = logits[rows].log_softmax(-1), (old @ old_weight.T).log_softmax(-1)
         wanted = wanted + 0.7 * nn.functional.kl_div(own, base, log_target=True, reduction="batchmean")
     expected = torch.autograd.grad(3 * wanted, (hidden, weight))
-    teacher = vocabulary.Teacher(rows=rows, hidden=old, weight=old_weight, share=0.7 / len(old)) if taught else None
-    value = vocabulary.loss(hidden, weight, labels, share=1 / 11, teacher=teacher)
+    teacher = vocabulary.Teacher(hidden=old, weight=old_weight, shares=torch.full((7,), 0.7 / 7)) if taught else None
+    value = vocabulary.loss(hidden, weight, labels, shares=torch.full((11,), 1 / 11), teacher=teacher)
     torch.testing.assert_close(value, wanted)
     for own, other in zip(torch.autograd.grad(3 * value, (hidden, weight)), expected, strict=True):
         torch.testing.assert_close(own, other)
@@ -44,6 +44,6 @@ def test_half_precision_is_as_close_as_pytorchs() -> None:
     theirs = gradients(
         lambda h, w: nn.functional.cross_entropy((h @ w.to(h.dtype).T).float(), labels), torch.bfloat16
     )  # fmt: skip
-    ours = gradients(lambda h, w: vocabulary.loss(h, w, labels, share=1 / 40), torch.bfloat16)
+    ours = gradients(lambda h, w: vocabulary.loss(h, w, labels, shares=torch.full((40,), 1 / 40)), torch.bfloat16)
     for own, other, true in zip(ours, theirs, exact, strict=True):
         assert (own - true).norm() <= 1.5 * (other - true).norm() + 1e-6

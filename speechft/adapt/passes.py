@@ -73,7 +73,7 @@ class Upload:
         return there
 
 
-def heard(ends_s: Sequence[float], *, states: int, seed: str, extra: int) -> list[int]:
+def heard(ends_s: Sequence[float], *, states: int, seed: str, extra: int, grid: int = 1) -> list[int]:
     """How many of its states each window of a step is heard with: past its last word, and alike in what shares a pass.
 
     Args:
@@ -81,13 +81,15 @@ def heard(ends_s: Sequence[float], *, states: int, seed: str, extra: int) -> lis
         states: that an encoder makes of a window.
         seed: of the step.
         extra: what a pass costs beside its positions, in positions.
+        grid: states that lengths are multiples of.
 
     Returns:
         lengths in states, of few kinds: windows are put together where a pass more would cost more than it saves.
     """
     rng = random.Random(f"{seed}:heard")
     silence_s, whole = rng.uniform(*SILENCE_S), rng.random() < WHOLE_SHARE
-    needed = [states if whole else min(states, math.ceil(STATES_A_SECOND * (end_s + silence_s))) for end_s in ends_s]
+    cells = (math.ceil(STATES_A_SECOND * (end_s + silence_s) / grid) for end_s in ends_s)
+    needed = [states if whole else min(states, grid * count) for count in cells]
     lengths = list(needed)
     for together in by_length(needed, at_most=len(needed), extra=round(extra / STATE_POSITIONS)):
         for index in together:
@@ -95,13 +97,16 @@ def heard(ends_s: Sequence[float], *, states: int, seed: str, extra: int) -> lis
     return lengths
 
 
-def together(lengths: Sequence[int], labels: Sequence[int], *, at_most: int, extra: int) -> list[list[int]]:
+def together(
+    lengths: Sequence[int], labels: Sequence[int], *, at_most: int, states_at_most: int, extra: int
+) -> list[list[int]]:
     """Which windows go through the decoder together: equally long ones, of these those of like label lengths.
 
     Args:
         lengths: states that each window is heard with.
         labels: decoder positions of each.
         at_most: windows in a pass.
+        states_at_most: states in a pass of several windows, so that of short ones there are more.
         extra: what a pass costs beside its windows' positions, in positions.
 
     Returns:
@@ -110,7 +115,8 @@ def together(lengths: Sequence[int], labels: Sequence[int], *, at_most: int, ext
     found = []
     for length in sorted(set(lengths)):
         alike = [index for index, heard in enumerate(lengths) if heard == length]
-        chosen = by_length([labels[index] for index in alike], at_most=at_most, extra=extra)
+        fitting = max(1, min(at_most, states_at_most // length))
+        chosen = by_length([labels[index] for index in alike], at_most=fitting, extra=extra)
         found += [[alike[index] for index in some] for some in chosen]
     return found
 

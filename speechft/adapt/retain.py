@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,6 +15,14 @@ def distance(parameters: Mapping[str, torch.Tensor], base: Mapping[str, torch.Te
     for name, value in parameters.items():
         total = total + (value - base[name]).pow(2).sum()
     return 0.5 * total
+
+
+def pull(model: Any, base: Mapping[str, torch.Tensor], weight: float, *, scaler: Any) -> torch.Tensor:
+    """Add the gradients of that distance of what trains, scaled; its value, which keeps no graph alive."""
+    moved = {name: p for name, p in model.named_parameters() if p.requires_grad and name in base}
+    value = weight * distance(moved, base)
+    scaler.scale(value).backward()
+    return value.detach()
 
 
 def blend(base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:

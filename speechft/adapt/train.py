@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from speechft import files
-from speechft.adapt import masks, objective, passes, retain, standing, strategies
+from speechft.adapt import graphs, masks, objective, passes, retain, standing, strategies
 from speechft.adapt.standing import Standing
 from speechft.adapt.steps import Item, Recipe, epoch_steps, evaluated_every, make_examples, rate_at
 from speechft.adapt.stopping import StopSignal
@@ -123,6 +123,7 @@ class Loop:
         self.core = whisper.model.to(device.name)
         self.attending = passes.attention_kind(device, from_states=from_states)
         self.upload = passes.Upload(device)
+        self.graphs = graphs.Graphs(record=graphs.are_possible(device, self.core.config, from_states=from_states))
         self.base = copy.deepcopy(self.core.model).requires_grad_(False) if recipe.distil > 0 else None
         if self.base is not None:
             if from_states:
@@ -136,6 +137,7 @@ class Loop:
             torch.manual_seed(recipe.seed)  # of the adapters' first factor
             self.model = strategies.with_adapters(self.core, rank=recipe.lora_rank, encoder=recipe.lora_encoder)
         self.state = Standing()
+        self.trained: list[Any] = []
         self.thaw(everything=True)
         self.optimizer = torch.optim.AdamW(
             self.trained, lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=WEIGHT_DECAY, fused=True
@@ -143,29 +145,27 @@ class Loop:
         self.scaler = torch.amp.GradScaler(device.name, enabled=device.precision == torch.float16)
         self.parts = 1  # forward passes a step at least, doubled when memory runs out
         self.pass_windows = passes.windows_at_once(device, self.core.config.d_model, from_states=from_states)
+        self.tried = 0  # windows of the largest pass of this step
         self.stopping = StopSignal()
         self.leaving = 0  # the signal that all processes leave by; a later one waits for the next step
-        self.bad_rows: list[Item] = []  # of passes whose loss was not finite
         self.clock_s = time.monotonic()
         self._board = standing.board(out) if team.first else None
-
-    @property
-    def trained(self) -> list[Any]:
-        """The parameters that train now."""
-        return [p for p in self.model.parameters() if p.requires_grad]
 
     def thaw(self, *, everything: bool = False) -> None:
         """Set what trains now; under `progressive` that grows with the epochs, or with stalls of dev WER."""
         recipe, state = self.recipe, self.state
-        if recipe.strategy == "lora":
-            return
         layers = self.core.config.decoder_layers + recipe.encoder_layers
         turns = layers if recipe.thaw == "stall" else max(1, recipe.epochs // 2)
         turn = turns if everything else state.thawed if recipe.thaw == "stall" else state.epoch
-        strategies.freeze(
-            self.core, recipe.strategy, upper_layers=recipe.upper_layers, thaw_encoder_layers=recipe.encoder_layers,
-            epoch=turn, epochs=turns,
-        )  # fmt: skip
+        if recipe.strategy != "lora":
+            strategies.freeze(
+                self.core, recipe.strategy, upper_layers=recipe.upper_layers, thaw_encoder_layers=recipe.encoder_layers,
+                epoch=turn, epochs=turns,
+            )  # fmt: skip
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        if len(trained) != len(self.trained):
+            self.graphs.clear()
+        self.trained = trained
 
     def epoch(
         self, steps: Sequence[Sequence[Item]], *, total: int, pool: Sequence[tuple[int, ...]],
@@ -208,41 +208,44 @@ class Loop:
         whole, extra = self.core.config.max_source_positions, passes.PASS_POSITIONS[self.device.name]
         lengths = [whole] * len(chunk)
         if self.from_states:
-            lengths = passes.heard([item.segments[-1].end_s for item in chunk], states=whole, seed=label, extra=extra)
+            lengths = passes.heard(
+                [item.segments[-1].end_s for item in chunk], states=whole, seed=label, extra=extra,
+                grid=graphs.STATES_GRID if self.graphs.record else 1,
+            )  # fmt: skip
         mine = self.team.share(list(zip(chunk, examples, lengths, strict=True)))
-        divisors = (_labelled(examples), _labelled([e for item, e in zip(chunk, examples, strict=True) if item.replay]))
-        loss = 0.0
+        divisors = objective.divisors(examples, [item.replay for item in chunk])
+        parts = list[tuple[list[Item], torch.Tensor]]()
         while mine:
             try:
-                loss = self._backward(mine, features.result(), divisors)
+                parts = self._backward(mine, features.result(), divisors)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not passes.is_out_of_memory(error):
                     raise
                 self._halve(len(mine), error)
-        loss, signals = self.team.total([loss, float(self.stopping.asked)])
+        self.team.add_gradients(self.trained)
+        self.scaler.unscale_(self.optimizer)
+        norm_there = nn.utils.clip_grad_norm_(self.trained, CLIP_NORM)
+        *losses, norm = torch.stack([*(value for _, value in parts), norm_there]).tolist()  # a GPU is waited for, once
+        loss, signals = self.team.total([sum(losses), float(self.stopping.asked)])
         self.hear(signals)
         if not math.isfinite(loss):
-            raise self._failed(f"the loss is {loss:.3g}", chunk, rate)
+            of_which = [items for (items, _), value in zip(parts, losses, strict=True) if not math.isfinite(value)]
+            raise self._failed(f"the loss is {loss:.3g}", [item for items in of_which for item in items] or chunk, rate)
         if self.state.diverges(loss):
             raise self._failed(f"the loss is {loss:.3g}, and growing,", chunk, rate, kept="best.pt")
-        trained = self.trained
-        self.team.add_gradients(trained)
-        self.scaler.unscale_(self.optimizer)
-        norm = float(nn.utils.clip_grad_norm_(trained, CLIP_NORM))
         if not math.isfinite(norm) and not self.scaler.is_enabled():  # a scaler skips such a step
             raise self._failed(f"the gradient is {norm:.3g}", chunk, rate)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=not self.graphs.record)
         self.state.step += 1
         return loss
 
-    def _failed(self, what: str, chunk: Sequence[Item], rate: float, kept: str = "checkpoint.pt") -> InputError:
+    def _failed(self, what: str, items: Sequence[Item], rate: float, kept: str = "checkpoint.pt") -> InputError:
         """Why training cannot go on, with the rows that are to blame as far as that is known, and which weights are
         good: the last saved, or where the loss grew before it was noticed the best evaluation's."""
         good = self.out / (kept if (self.out / kept).exists() else "checkpoint.pt")
-        items = self.bad_rows or chunk
         where = ", ".join(self.name_of(item.number) for item in items[:NAMED]) + ", ..." * (len(items) > NAMED)
         return InputError(
             f"finetune: {what} at step {self.state.step} (rows {where}; learning rate {rate:.2e}); lower "
@@ -251,33 +254,47 @@ class Loop:
 
     def _backward(
         self, mine: Sequence[tuple[Item, tokens.Example, int]], features: torch.Tensor, divisors: tuple[int, int]
-    ) -> float:
-        """Gradients of this process's windows, in as many passes as memory asks for, like lengths together."""
-        size, extra = min(-(-len(mine) // self.parts), self.pass_windows), passes.PASS_POSITIONS[self.device.name]
-        lengths = [length for *_, length in mine]
-        labelled = [len(example.labels) for _, example, _ in mine]
-        total = 0.0
-        for number, chosen in enumerate(passes.together(lengths, labelled, at_most=size, extra=extra)):
-            part = [mine[index][:2] for index in chosen]
-            inputs, labels = tokens.collate([example for _, example in part], end=self.whisper.ids.end)
-            heard = self._masked(features[chosen].to(self.device.name), [item for item, _ in part])
+    ) -> list[tuple[list[Item], torch.Tensor]]:
+        """Gradients of this process's windows, in as many passes as memory asks for, like lengths together.
+
+        Returns:
+            each pass's windows, and its part of the loss, which a GPU may still be computing.
+        """
+        core, parts = self.core, list[tuple[list[Item], torch.Tensor]]()
+        together = passes.together(
+            [length for *_, length in mine], [len(example.labels) for _, example, _ in mine],
+            at_most=-(-len(mine) // self.parts), states_at_most=self.pass_windows * core.config.max_source_positions,
+            extra=passes.PASS_POSITIONS[self.device.name],
+        )  # fmt: skip
+        self.tried = max(map(len, together))
+        if self.anchor and self.team.first:
+            parts.append(([], retain.pull(core, self.anchor, self.recipe.l2sp, scaler=self.scaler)))
+        for chosen in together:
+            chosen.sort(key=lambda index: not mine[index][0].replay)
+            items = [mine[index][0] for index in chosen]
+            given = objective.make_pass(
+                [mine[index][1] for index in chosen], replayed=sum(item.replay for item in items),
+                end=self.whisper.ids.end, divisors=divisors, distil=self.recipe.distil if self.base else 0.0,
+                most_tokens=core.config.max_target_positions if self.graphs.record else None,
+            )  # fmt: skip
+            heard = self._masked(features[chosen].to(self.device.name), items)
             if self.from_states:
-                heard = heard[:, : lengths[chosen[0]]]
-            with attention.implemented(self.core, self.attending), attention.of_many_shapes():
-                loss = objective.loss(
-                    self.core, self.base, heard, inputs.to(self.device.name), labels.to(self.device.name),
-                    replayed=[item.replay for item, _ in part], from_states=self.from_states, device=self.device,
-                    distil=self.recipe.distil, divisors=divisors,
-                )  # fmt: skip
-                if self.anchor and self.team.first and number == 0:
-                    moved = {n: p for n, p in self.core.named_parameters() if p.requires_grad and n in self.anchor}
-                    loss = loss + self.recipe.l2sp * retain.distance(moved, self.anchor)
-                self.scaler.scale(loss).backward()
-            value = float(loss.detach())
-            if not math.isfinite(value):
-                self.bad_rows += [item for item, _ in part]
-            total += value
-        return total
+                heard = heard[:, : mine[chosen[0]][2]]
+            with attention.implemented(core, self.attending), attention.of_many_shapes():
+                parts.append((items, self._passed(heard, given)))
+        return parts
+
+    def _passed(self, heard: torch.Tensor, given: objective.Pass) -> torch.Tensor:
+        """One pass forward and backward; its part of the loss."""
+
+        def call(heard: torch.Tensor, *tensors: torch.Tensor) -> torch.Tensor:
+            loss = objective.loss(
+                self.core, self.base, heard, given.holding(tensors), from_states=self.from_states, device=self.device
+            )
+            self.scaler.scale(loss).backward()
+            return loss.detach()
+
+        return self.graphs.run(call, heard, given.tensors, kind=given.replayed, parameters=self.trained)
 
     def _masked(self, features: torch.Tensor, items: Sequence[Item]) -> torch.Tensor:
         recipe = self.recipe
@@ -289,14 +306,14 @@ class Loop:
         )  # fmt: skip
 
     def _halve(self, windows: int, error: BaseException) -> None:
-        if min(self.pass_windows, -(-windows // self.parts)) == 1:
+        if self.tried == 1:
             raise InputError(
                 "finetune: one window alone does not fit into memory; adapt a smaller model, or by lora or head"
             ) from error
-        while -(-windows // self.parts) > self.pass_windows:  # passes that small were tried
+        while -(-windows // self.parts) > -(-self.tried // 2):
             self.parts *= 2
-        self.parts *= 2
-        self.optimizer.zero_grad(set_to_none=True)
+        self.graphs.clear()
+        self.optimizer.zero_grad()
         if self.device.name == "cuda":
             torch.cuda.empty_cache()
         self.say(
@@ -383,7 +400,3 @@ class Loop:
                 strategies.save_adapters(self.model, self.whisper, self.out / "adapter")
             self.whisper.model = self.model.merge_and_unload()
         self.whisper.model.eval()
-
-
-def _labelled(examples: Sequence[tokens.Example]) -> int:
-    return max(1, sum(label != tokens.IGNORED for example in examples for label in example.labels))

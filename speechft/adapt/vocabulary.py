@@ -18,32 +18,32 @@ CELLS_AT_ONCE = {"cpu": 4_000_000, "cuda": 64_000_000}  # logits held: 16 MB fit
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher:
-    """A base model's view of some of the labels.
+    """A base model's view of the first of the labels.
 
     Attributes:
-        rows: which labels, bool, shape (labels,).
-        hidden: the base's, at those labels, shape (rows that are true, d_model).
+        hidden: the base's at those labels, shape (taught, d_model).
+        shares: what the divergence at each counts for, shape (taught,).
         weight: the base's token matrix, shape (vocabulary, d_model).
-        share: what their divergence counts for, per label.
     """
 
-    rows: torch.Tensor
     hidden: torch.Tensor
+    shares: torch.Tensor
     weight: torch.Tensor
-    share: float
 
 
 def loss(
-    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *, share: float, teacher: Teacher | None = None
-) -> torch.Tensor:
-    """Sum of `share` x cross entropy and, where a teacher says something, its share x KL(teacher || model).
+    hidden: torch.Tensor, weight: torch.Tensor, labels: torch.Tensor, *, shares: torch.Tensor,
+    teacher: Teacher | None = None,
+) -> torch.Tensor:  # fmt: skip
+    """Sum of cross entropy and, where a teacher says something, of KL(teacher || model), each by its share.
 
     Args:
         hidden: the decoder's last, in the precision that products run in, shape (labels, d_model).
         weight: the token matrix, float32, shape (vocabulary, d_model).
         labels: token ids, shape (labels,).
+        shares: what the cross entropy of each counts for, shape (labels,).
     """
-    value: torch.Tensor = _Loss.apply(hidden, weight, labels, share, teacher)  # type: ignore[no-untyped-call]
+    value: torch.Tensor = _Loss.apply(hidden, weight, labels, shares, teacher)  # type: ignore[no-untyped-call]
     return value
 
 
@@ -54,7 +54,7 @@ class _Loss(torch.autograd.Function):
         hidden: torch.Tensor,
         weight: torch.Tensor,
         labels: torch.Tensor,
-        share: float,
+        shares: torch.Tensor,
         teacher: Teacher | None,
     ) -> torch.Tensor:
         with torch.autocast(hidden.device.type, enabled=False):
@@ -63,27 +63,22 @@ class _Loss(torch.autograd.Function):
             gradients = hidden.new_empty(len(labels), len(weight))
             total = torch.zeros((), device=hidden.device)
             at_once = max(1, CELLS_AT_ONCE.get(hidden.device.type, CELLS_AT_ONCE["cpu"]) // len(weight))
-            taught = 0
             for start in range(0, len(labels), at_once):
                 chunk = slice(start, start + at_once)
                 logs = torch.log_softmax(hidden[chunk] @ matrix.T, -1, dtype=torch.float32)
-                ids = labels[chunk, None]
-                total -= share * logs.gather(1, ids).sum()
-                taught_here = None
-                if teacher is not None and base_matrix is not None and bool(teacher.rows[chunk].any()):
-                    rows = teacher.rows[chunk]
-                    count = int(rows.sum())
-                    base = teacher.hidden[taught : taught + count].to(hidden.dtype)
+                ids, counted = labels[chunk, None], shares[chunk, None]
+                total -= (counted * logs.gather(1, ids)).sum()
+                pull = None
+                if teacher is not None and base_matrix is not None and start < len(teacher.shares):
+                    base = teacher.hidden[chunk].to(hidden.dtype)
                     base_logs = torch.log_softmax(base @ base_matrix.T, -1, dtype=torch.float32)
-                    expected = torch.exp(base_logs)
-                    own = logs[rows]
-                    total += teacher.share * (expected * base_logs.sub_(own)).sum()
-                    taught_here = rows, own.exp_().sub_(expected).mul_(teacher.share)
-                    taught += count
-                gradient = logs.exp_().mul_(share)  # in place: every copy of the logits counts
-                gradient.scatter_add_(1, ids, torch.full_like(ids, -share, dtype=torch.float32))
-                if taught_here is not None:
-                    gradient[taught_here[0]] += taught_here[1]
+                    expected, own, taught = base_logs.exp(), logs[: len(base)], teacher.shares[chunk, None]
+                    total += (taught * base_logs.sub_(own).mul_(expected).sum(-1, keepdim=True)).sum()
+                    pull = own.exp().sub_(expected).mul_(taught)
+                gradient = logs.exp_().mul_(counted)  # in place: every copy of the logits counts
+                gradient.scatter_add_(1, ids, -counted)
+                if pull is not None:
+                    gradient[: len(pull)] += pull
                 gradients[chunk] = gradient
         ctx.save_for_backward(hidden, matrix, gradients)
         return total

