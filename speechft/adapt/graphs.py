@@ -77,7 +77,8 @@ class Graphs:
         """
         key = (kind, features.shape, *(tensor.shape for tensor in tensors))
         if not self.record or not (key in self._held or key in self._seen):
-            self._seen.add(key)
+            if self.record:
+                self._seen.add(key)
             return call(features, *(tensor.to(features.device) for tensor in tensors))
         if features.numel() > self._features.numel() or features.dtype != self._features.dtype:
             self.clear()

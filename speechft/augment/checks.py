@@ -42,11 +42,17 @@ def check(
         for voices in (training.say, synth_voices):
             if checked.say is None or voices is None:
                 continue
-            if both_say := voices.speakers(held_out=False) & checked.say.speakers(held_out=True):
+            trained, heard = _people(voices.speakers(held_out=False)), _people(checked.say.speakers(held_out=True))
+            if both_say := trained & heard:
                 raise InputError(
-                    f"conditions.{name}.say: the voice {'+'.join(sorted(both_say)[0])} speaks in training too; name "
-                    "other variants"
+                    f"conditions.{name}.say: {min(both_say)} speaks in training too; name other variants (timbres), "
+                    "as one is the same speaker in any accent"
                 )
+
+
+def _people(speakers: set[tuple[str, str]]) -> set[str]:
+    """Who speaks: a timbre, whatever it reads in; without one the voice itself."""
+    return {timbre or name for name, timbre in speakers}
 
 
 def _check_voices(tables: Transforms, *, where: str, held_out: bool, language: str | None) -> None:
