@@ -42,8 +42,8 @@ def check(
         for voices in (training.say, synth_voices):
             if checked.say is None or voices is None:
                 continue
-            trained, heard = _people(voices.speakers(held_out=False)), _people(checked.say.speakers(held_out=True))
-            if both_say := trained & heard:
+            trained, tested = _people(voices.speakers(held_out=False)), _people(checked.say.speakers(held_out=True))
+            if both_say := trained & tested:
                 raise InputError(
                     f"conditions.{name}.say: {min(both_say)} speaks in training too; name other variants (timbres), "
                     "as one is the same speaker in any accent"
