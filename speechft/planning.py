@@ -36,9 +36,10 @@ READ_WRITE_S, OTHER_S = 0.0022, 0.0003
 TRANSFORM_S = {"say": 0.003, "tempo": 0.0014, **dict.fromkeys(("pitch", "formants", "contour", "rhythm"), 0.0013)}
 CODEC_S = {"opus": 0.033, "mp3": 0.007, "vorbis": 0.003}
 FLOAT32_SLOWER = 2.5  # what runs the model, on a processor without bf16 (docs/log.md, 2026-11-25)
-# One H200 in bf16 (docs/benchmarks/speed.json; nano's by the demo, docs/log.md, 2026-11-27): a step is launching kernels.
-CARD_GFLOPS, CARD_WINDOW_S = 240e3, 0.0045
-CARD_STEP_S, CARD_LAYER_S = 0.014, 0.0047  # of each decoder layer
+# One H200 in bf16 (small and turbo in docs/benchmarks/speed.json): a window is at least read and brought to the disk (the
+# demo, docs/log.md, 2026-11-27), and a step, once its passes are recorded, what its kernels take however little each does.
+CARD_ENCODER_GFLOPS, CARD_WINDOW_S = 330e3, 0.0045
+CARD_DECODER_GFLOPS, CARD_STEP_S, CARD_LAYER_S = 90e3, 0.01, 0.0009  # of each decoder layer
 CARD_ROW_S = 0.0015  # to generate one, of each decoder layer
 
 
@@ -76,15 +77,16 @@ def describe(run: Run) -> str:
     narrow = shape.d_model <= NARROW
     window_s = operations.encoder(shape) / (NARROW_ENCODER_GFLOPS if narrow else ENCODER_GFLOPS) / 1e9
     if card:
-        window_s = max(CARD_WINDOW_S, operations.encoder(shape) / CARD_GFLOPS / 1e9)
+        window_s = max(CARD_WINDOW_S, operations.encoder(shape) / CARD_ENCODER_GFLOPS / 1e9)
     kept_gb = encoded * operations.POSITIONS * shape.d_model * 2 / 1e9
     learned = domain / max(0.05, 1 - settings.replay_share if replay.rows else 1.0)  # windows of an epoch
     labels = TOKENS_A_SECOND * train.seconds * learned / max(domain, 1e-9)
-    step = operations.decoder_training(shape, windows=learned, tokens=1.3 * labels, labels=labels)
-    train_s = settings.epochs * step / 1e9 / (NARROW_DECODER_GFLOPS if narrow else DECODER_GFLOPS)
+    heard = learned if card or run.learns_from != "states" else learned * _heard(run, train) / domain
+    epoch = operations.decoder_training(shape, windows=heard, tokens=1.3 * labels, labels=labels) / 1e9
+    train_s = settings.epochs * epoch / (NARROW_DECODER_GFLOPS if narrow else DECODER_GFLOPS)
     if card:
-        launching_s = _steps(run, shape, train, replay) * (CARD_STEP_S + CARD_LAYER_S * shape.decoder_layers)
-        train_s = max(launching_s, settings.epochs * step / CARD_GFLOPS / 1e9)
+        least_s = _steps(run, shape, train, replay) * (CARD_STEP_S + CARD_LAYER_S * shape.decoder_layers)
+        train_s = max(least_s, settings.epochs * epoch / CARD_DECODER_GFLOPS)
     train_s *= 1 + settings.distil * settings.replay_share / 3
     if settings.strategy == "prompt":
         train_s = 0.0
@@ -205,13 +207,21 @@ def shape_of(run: Run) -> Shape:
     raise InputError(f"model.base = {base!r}: its size is not known before it is fetched; use a local directory")
 
 
-def _windows(run: Run, load: Load) -> float:
-    """Windows of a view: a share of the clips alone, the others packed with gaps."""
+def _windows(run: Run, load: Load, *, lone: float = 1.0) -> float:
+    """Windows of a view: a share of the clips alone, each counted as `lone`, the others packed with gaps."""
     settings = run.pipeline.encode
     alone = settings.single_share if settings.pack else 1.0
     gap_s = sum(settings.gap_s) / 2
     packed_s = (1 - alone) * (load.seconds + gap_s * load.rows)
-    return max(1.0, alone * load.rows + packed_s / (30 * FILL))
+    return max(1.0, lone * alone * load.rows + packed_s / (30 * FILL))
+
+
+def _heard(run: Run, load: Load) -> float:
+    """Windows whose states a view's decoder passes read: of one clip alone, all but some of the silence."""
+    from speechft.adapt.passes import SILENCE_S, WHOLE_SHARE  # with torch
+
+    part = min(1.0, (load.seconds / max(1, load.rows) + sum(SILENCE_S) / 2) / 30)
+    return _windows(run, load, lone=WHOLE_SHARE + (1 - WHOLE_SHARE) * part)
 
 
 def loads(run: Run) -> dict[str, Load]:

@@ -74,3 +74,10 @@ def board(out: Path) -> Any:
 
         return SummaryWriter(str(out / "tensorboard"))
     return None
+
+
+def show(board: Any, values: Mapping[str, float | None], step: int) -> None:
+    """Give TensorBoard, where there is one, the values that are known."""
+    for name, value in values.items():
+        if board and value is not None:
+            board.add_scalar(name, value, step)

@@ -189,9 +189,7 @@ class Loop:
                 self.state.done = index + 1
                 self.state.losses = [self.state.losses[0] + loss, self.state.losses[1] + 1]
                 progress(self.state.step, total, loss)
-                if self._board:
-                    self._board.add_scalar("loss", loss, self.state.step)
-                    self._board.add_scalar("rate", rate, self.state.step)
+                standing.show(self._board, {"loss": loss, "rate": rate}, self.state.step)
                 if time.monotonic() - self.clock_s > SAVE_EVERY_S:
                     self.save()
                 self.leave_if_asked()
@@ -338,10 +336,7 @@ class Loop:
         """Keep an evaluation, and the weights if they are the best so far; save."""
         state = self.state
         state.curve.append(row)
-        if self._board:
-            for name in ("dev_wer", "general_wer"):
-                if row.get(name) is not None:
-                    self._board.add_scalar(name, row[name], state.step)
+        standing.show(self._board, {name: row.get(name) for name in ("dev_wer", "general_wer")}, state.step)
         if row["dev_wer"] < state.best_wer:
             state.best_wer, state.best_epoch, state.bad_evaluations = row["dev_wer"], state.epoch, 0
             if self.team.first:
