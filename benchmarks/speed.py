@@ -219,7 +219,7 @@ def ours(size: str, precision: str, device: str, *, single_share: float) -> dict
     n_mels = model.config.num_mel_bins
     for count in (1,) if device == "cpu" else (8, 8, 1):  # warm-up
         heard = torch.zeros(count, windows.N_SAMPLES)
-        original(states._ready(encoder, where), windows.log_mel(heard, n_mels=n_mels, device=device), where)
+        original(states.ready(encoder, where), windows.log_mel(heard, n_mels=n_mels, device=device), where)
     for view in range(max(VIEWS)):
         planned = windows.pack(
             rows, name="rows", view=view, seed=1, gap_s=(0.1, 0.8), single_share=single_share, max_tokens=440,

@@ -44,7 +44,9 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     contents = {"train": planned} | {name: single_windows(rows) for name, rows in singles.items()}
     encoder_hash = load.encoder_hash(whisper.model)
     # A GPU's log-mels differ from a processor's in their last bits; a processor's key is what it has always been.
-    precision = f"{device.name} ".removeprefix("cpu ") + str(states.computed_in(device))
+    precision = str(device.precision)
+    if device.name != "cpu":
+        precision = f"{device.name} {states.computed_in(device)} throughout"
     plans: dict[str, Any] = {}
     for name in run.stores():
         identities = map(_identity, contents[name])

@@ -35,7 +35,7 @@ def test_filling_up_to_few_sizes_changes_neither_loss_nor_gradients(small: load.
             parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     examples = examples_of(small, ["four five six", "one two three four five six seven", "ten"])
     states = torch.randn(3, 1500, core.config.d_model, generator=torch.Generator().manual_seed(2))
-    divisors = objective.divisors(examples, [True, False, False])
+    divisors = objective.count_labels(examples, [True, False, False])
     found = []
     for most_tokens in (None, core.config.max_target_positions):
         given = objective.make_pass(
@@ -61,7 +61,7 @@ def test_sizes_are_few_and_never_over_what_the_model_has(small: load.Whisper) ->
     assert given.inputs.shape[1] == max(70, len(long[0].labels))
 
 
-def test_divisors_count_what_is_learned() -> None:
+def test_what_is_learned_is_counted() -> None:
     some = tokens.Example(decoder_input_ids=(1, 2, 3), labels=(tokens.IGNORED, 7, 8))
-    assert objective.divisors([some, some], [True, False]) == (4, 2)
-    assert objective.divisors([some], [False]) == (2, 1)
+    assert objective.count_labels([some, some], [True, False]) == (4, 2)
+    assert objective.count_labels([some], [False]) == (2, 1)

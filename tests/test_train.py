@@ -14,6 +14,7 @@ import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import any_whisper
 import peft
@@ -237,6 +238,39 @@ def test_out_of_memory_halves_the_pass_and_keeps_the_batch(small: load.Whisper, 
     )
     for name, value in small.model.state_dict().items():
         torch.testing.assert_close(value, other.model.state_dict()[name], rtol=1e-3, atol=1e-4)
+
+
+def test_graphs_are_given_up_before_windows_are_split(
+    small: load.Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, said = [], []
+
+    def recorded(self, call, features, tensors, parameters):
+        made.append(self)
+        places, value = tuple(tensor.clone() for tensor in tensors), torch.zeros(())
+        graph = SimpleNamespace(replay=lambda: value.copy_(call(features, *places)))
+        return training.graphs._Graph(graph=graph, tensors=places, value=value)
+
+    def full(module, args, kwargs) -> None:
+        if torch.is_grad_enabled() and made and made[0].held:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(training.graphs, "are_possible", lambda *given, **options: True)
+    monkeypatch.setattr(training.graphs.Graphs, "_recorded", recorded)
+    small.model.model.decoder.register_forward_pre_hook(full, with_kwargs=True)
+    state = run(small, tmp_path / "out", dataclasses.replace(RECIPE, epochs=4), say=said.append)
+    assert state.step == 8
+    assert made
+    told = [line for line in said if "memory" in line]
+    assert told == ["out of memory: passes are no longer kept as graphs; the batch is the same"]
+
+
+def test_a_step_that_cannot_be_read_for_memory_is_an_error(small: load.Whisper, tmp_path: Path) -> None:
+    def full(numbers):
+        raise MemoryError("Unable to allocate 2.00 GiB")
+
+    with pytest.raises(InputError, match=r"does not fit into memory; lower finetune\.batch_clips"):
+        run(small, tmp_path / "out", inputs=full)
 
 
 def test_one_window_too_large_is_an_error(small: load.Whisper, tmp_path: Path) -> None:

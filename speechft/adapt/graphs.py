@@ -47,19 +47,20 @@ class Graphs:
 
     Attributes:
         record: whether to; without, every call runs as it is.
+        held: graphs by what they are for, the last used last.
     """
 
     def __init__(self, *, record: bool) -> None:
         self.record = record
-        self._held = OrderedDict[Any, _Graph]()
+        self.held = OrderedDict[Any, _Graph]()
         self._seen = set[Any]()
         self._pool: Any = None
         self._stream: Any = None
         self._features = torch.empty(0)
 
     def clear(self) -> None:
-        """Forget all, and give their memory back: another call, other parameters that train, or a full card."""
-        self._held.clear()
+        """Forget all: another call, other parameters that train, or a full card."""
+        self.held.clear()
         self._seen.clear()
         self._pool, self._stream, self._features = None, None, torch.empty(0)
 
@@ -76,27 +77,28 @@ class Graphs:
             parameters: those that train.
         """
         key = (kind, features.shape, *(tensor.shape for tensor in tensors))
-        if not self.record or not (key in self._held or key in self._seen):
+        if not self.record or not (key in self.held or key in self._seen):
             if self.record:
                 self._seen.add(key)
             return call(features, *(tensor.to(features.device) for tensor in tensors))
         if features.numel() > self._features.numel() or features.dtype != self._features.dtype:
-            self.clear()
+            self.held.clear()  # they read the old place
             self._features = torch.empty(features.numel() * 5 // 4, dtype=features.dtype, device=features.device)
         there = self._features[: features.numel()].view(features.shape)
         there.copy_(features)
-        if key not in self._held:
+        if key not in self.held:
             try:
-                self._held[key] = self._recorded(call, there, tensors, parameters)
+                self.held[key] = self._recorded(call, there, tensors, parameters)
             except RuntimeError as error:  # a card, driver or adapter that does not take part, or no room for it
-                self.clear()
+                logger.info("finetune: passes are launched kernel by kernel (%s)", str(error).partition("\n")[0])
                 self.record = False
-                logger.info("finetune: passes are launched kernel by kernel (%s)", str(error).splitlines()[0])
+            if not self.record:  # out here, where the error no longer holds what was made
+                self.clear()
                 return call(features, *(tensor.to(features.device) for tensor in tensors))
-            if len(self._held) > MOST:
-                self._held.popitem(last=False)
-        self._held.move_to_end(key)
-        held = self._held[key]
+            if len(self.held) > MOST:
+                self.held.popitem(last=False)
+        self.held.move_to_end(key)
+        held = self.held[key]
         for place, tensor in zip(held.tensors, tensors, strict=True):
             place.copy_(tensor)
         held.graph.replay()

@@ -46,7 +46,7 @@ class Pass:
         )  # fmt: skip
 
 
-def divisors(examples: Sequence[tokens.Example], replayed: Sequence[bool]) -> tuple[int, int]:
+def count_labels(examples: Sequence[tokens.Example], replayed: Sequence[bool]) -> tuple[int, int]:
     """How many labels a step has, and how many of them in replayed windows; 1 at least."""
     labels = [sum(label != tokens.IGNORED for label in example.labels) for example in examples]
     return max(1, sum(labels)), max(1, sum(n for n, general in zip(labels, replayed, strict=True) if general))
@@ -62,7 +62,7 @@ def make_pass(
         examples: one a window, those of general speech first.
         replayed: how many those are.
         end: the token that inputs are filled up with.
-        divisors: of the whole step.
+        divisors: labels of the whole step, and those of its replayed windows.
         distil: weight of the divergence from the base; 0 for none.
         most_tokens: fill up to one of few sizes, of at most so many tokens a window, so that many passes are alike.
     """

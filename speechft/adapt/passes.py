@@ -6,14 +6,16 @@ import math
 import random
 import sys
 from collections.abc import Sequence
+from concurrent.futures import Future
 
 import torch
 
+from speechft.errors import InputError
 from speechft.whisper.load import Device
 
 # What a pass costs beside its positions (weights are cast, gradients added up), in positions. On CPU, by trial: 200 and
 # 400 do alike for nano, and tiny's step of nine windows is faster in one pass than in two that save 315 positions.
-# On CUDA an estimate: some 60 launches a layer of 5 us, forward and backward, are the time of 2,000 positions of small.
+# On CUDA an estimate, and a large one, so that passes are few and alike: a graph is recorded for each shape.
 PASS_POSITIONS = {"cpu": 400, "cuda": 2000}
 
 # What is heard of the silence behind a window's last word, for all of which keys and values would be computed in vain:
@@ -35,7 +37,7 @@ def attention_kind(device: Device, *, from_states: bool) -> str | None:
 
 
 def windows_at_once(device: Device, d_model: int, *, from_states: bool) -> int:
-    """The most windows that go through the model at once.
+    """The most whole windows that go through the model at once; of shorter ones, as many as have their states.
 
     On CPU fewer the wider it is: narrow decoders need many to keep the products busy (in fours, tiny's step takes 1.36
     times as long: docs/benchmarks/step.md), wide ones gain nothing and pay in memory, and in float32 twice as much. An
@@ -149,6 +151,22 @@ def by_length(lengths: Sequence[int], *, at_most: int, extra: int) -> list[list[
         chosen.append(order[start:end])
         end = start
     return chosen[::-1]
+
+
+def arrived(features: Future[torch.Tensor]) -> torch.Tensor:
+    """A step's features, once they are read.
+
+    Raises:
+        InputError: there is no memory for them; fewer windows in a pass would not help.
+    """
+    try:
+        return features.result()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(
+            "finetune: what a step learns from does not fit into memory; lower finetune.batch_clips"
+        ) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -211,20 +211,21 @@ class Loop:
                 grid=graphs.STATES_GRID if self.graphs.record else 1,
             )  # fmt: skip
         mine = self.team.share(list(zip(chunk, examples, lengths, strict=True)))
-        divisors = objective.divisors(examples, [item.replay for item in chunk])
+        divisors = objective.count_labels(examples, [item.replay for item in chunk])
         parts = list[tuple[list[Item], torch.Tensor]]()
-        while mine:
+        there = passes.arrived(features) if mine else None
+        while there is not None:
             try:
-                parts = self._backward(mine, features.result(), divisors)
+                parts = self._backward(mine, there, divisors)
                 break
             except (RuntimeError, MemoryError) as error:
                 if not passes.is_out_of_memory(error):
                     raise
-                self._halve(len(mine), error)
+                self._make_room(len(mine), error)
         self.team.add_gradients(self.trained)
         self.scaler.unscale_(self.optimizer)
         norm_there = nn.utils.clip_grad_norm_(self.trained, CLIP_NORM)
-        *losses, norm = torch.stack([*(value for _, value in parts), norm_there]).tolist()  # a GPU is waited for, once
+        *losses, norm = torch.stack([*(value for _, value in parts), norm_there]).tolist()  # a GPU is waited for
         loss, signals = self.team.total([sum(losses), float(self.stopping.asked)])
         self.hear(signals)
         if not math.isfinite(loss):
@@ -303,21 +304,23 @@ class Loop:
             channel_mask_share=recipe.channel_mask_share,
         )  # fmt: skip
 
-    def _halve(self, windows: int, error: BaseException) -> None:
-        if self.tried == 1:
+    def _make_room(self, windows: int, error: BaseException) -> None:
+        """Do without what graphs hold, or have fewer windows go through at once."""
+        if self.graphs.held:
+            self.graphs.record, said = False, "passes are no longer kept as graphs"
+        elif self.tried == 1:
             raise InputError(
                 "finetune: one window alone does not fit into memory; adapt a smaller model, or by lora or head"
             ) from error
-        while -(-windows // self.parts) > -(-self.tried // 2):
-            self.parts *= 2
-        self.graphs.clear()
+        else:
+            while -(-windows // self.parts) > -(-self.tried // 2):
+                self.parts *= 2
+            said = f"a step's windows now go through in {self.parts} parts, their gradients added up"
         self.optimizer.zero_grad()
+        self.graphs.clear()
         if self.device.name == "cuda":
             torch.cuda.empty_cache()
-        self.say(
-            f"out of memory: a step's windows now go through in {self.parts} parts, their gradients added up; "
-            "the batch is the same"
-        )
+        self.say(f"out of memory: {said}; the batch is the same")
 
     def hear(self, signals: float) -> None:
         """Take what all processes know of signals: none leaves while another begins the next step."""

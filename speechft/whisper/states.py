@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import ctypes
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -144,7 +145,7 @@ def keep(
     """
     with locks.in_turn(path):
         shards.remove_unfinished(path)
-        encoder = _ready(encoder, device)
+        encoder = ready(encoder, device)
         wanted = [shards.numbers_of(shard, count) for shard in range(shards.shards_of(count))]
         todo = [numbers for shard, numbers in enumerate(wanted) if not shards.is_whole(path, shard, len(numbers))]
         # Attention is chosen out here too: a thread that is done would choose it back under the others.
@@ -286,21 +287,26 @@ def encode(encoder: Any, features: torch.Tensor, device: Device) -> torch.Tensor
     A batch that a GPU's memory does not hold is encoded in halves.
     """
     kind = getattr(encoder, "dtype", torch.float32)
-    mixed = device.autocast() if kind == torch.float32 else contextlib.nullcontext()
+    mixed = contextlib.nullcontext() if kind != torch.float32 else _as_computed(device).autocast()
     with torch.inference_mode(), mixed, attention.in_blocks(encoder, wanted=_wants_blocks(device)):
         made = memory.in_halves(lambda some: encoder(some.to(device.name, kind)).last_hidden_state, features)
         return made[0] if len(made) == 1 else torch.cat(made)
 
 
 def computed_in(device: Device) -> torch.dtype:
-    """The precision that states are computed in: on a GPU fp16 throughout, as Whisper's authors run it.
+    """The precision that states are computed in: on a GPU fp16, as Whisper's authors run it.
 
-    It is closer to fp32 than bf16 products between fp32 sums are, and moves half as much.
+    It is closer to fp32 than bf16 is. What is kept is computed in it throughout, which moves half as much; what is
+    heard once, before weights that may have changed, with fp32 sums between the products.
     """
     return torch.float16 if device.name == "cuda" and device.precision != torch.float32 else device.precision
 
 
-def _ready(encoder: Any, device: Device) -> Any:
+def _as_computed(device: Device) -> Device:
+    return dataclasses.replace(device, precision=computed_in(device))
+
+
+def ready(encoder: Any, device: Device) -> Any:
     """The encoder where it will run, on a GPU a copy in the precision it computes in."""
     if device.name == "cuda":
         encoder = copy.deepcopy(encoder).to(device.name, computed_in(device))
