@@ -60,9 +60,13 @@ class Graphs:
 
     def clear(self) -> None:
         """Forget all: another call, other parameters that train, or a full card."""
-        self.held.clear()
+        self._drop()
         self._seen.clear()
-        self._pool, self._stream, self._features = None, None, torch.empty(0)
+        self._features = torch.empty(0)
+
+    def _drop(self) -> None:
+        self.held.clear()
+        self._pool = None  # one that no graph uses any more is not to be recorded into
 
     def run(
         self, call: Callable[..., torch.Tensor], features: torch.Tensor, tensors: Sequence[torch.Tensor], *,
@@ -82,7 +86,7 @@ class Graphs:
                 self._seen.add(key)
             return call(features, *(tensor.to(features.device) for tensor in tensors))
         if features.numel() > self._features.numel() or features.dtype != self._features.dtype:
-            self.held.clear()  # they read the old place
+            self._drop()  # they read the old place
             self._features = torch.empty(features.numel() * 5 // 4, dtype=features.dtype, device=features.device)
         there = self._features[: features.numel()].view(features.shape)
         there.copy_(features)
@@ -113,8 +117,8 @@ class Graphs:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
         places = tuple(tensor.to(features.device, copy=True) for tensor in tensors)
-        if self._pool is None:  # one stream too: memory is used again by the stream that had it
-            self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        self._stream = self._stream or torch.cuda.Stream()  # one, as memory is used again by the stream that had it
         graph, stream = torch.cuda.CUDAGraph(), self._stream
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):  # `torch.cuda.graph` would collect garbage and empty caches each time
