@@ -14,7 +14,6 @@ import threading
 import types
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import any_whisper
 import peft
@@ -248,7 +247,7 @@ def test_graphs_are_given_up_before_windows_are_split(
     def recorded(self, call, features, tensors, parameters):
         made.append(self)
         places, value = tuple(tensor.clone() for tensor in tensors), torch.zeros(())
-        graph = SimpleNamespace(replay=lambda: value.copy_(call(features, *places)))
+        graph = types.SimpleNamespace(replay=lambda: value.copy_(call(features, *places)))
         return training.graphs._Graph(graph=graph, tensors=places, value=value)
 
     def full(module, args, kwargs) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,9 +41,7 @@ class Pass:
     def holding(self, tensors: Sequence[torch.Tensor]) -> Pass:
         """The same pass with its tensors elsewhere."""
         inputs, places, labels, shares, taught = tensors
-        return Pass(
-            inputs=inputs, places=places, labels=labels, shares=shares, taught=taught, replayed=self.replayed
-        )  # fmt: skip
+        return replace(self, inputs=inputs, places=places, labels=labels, shares=shares, taught=taught)
 
 
 def count_labels(examples: Sequence[tokens.Example], replayed: Sequence[bool]) -> tuple[int, int]:

@@ -152,8 +152,8 @@ def lay_positions_together(encoder: Any) -> None:
     """Have what an encoder holds of a position lie together in memory: the same values, in less time.
 
     transformers turns the convolutions' channels and positions by a view, and every sum and norm of every layer then
-    reads across memory: up to a tenth of the time of encoding in bf16 on CPU
-    (benchmarks/attention.py), a sixth on a GPU.
+    reads across memory: up to a tenth of the time of encoding in bf16 on CPU (benchmarks/attention.py), a sixth on a
+    GPU (a trial).
     """
     encoder.conv2.register_forward_hook(_in_rows)
 
