@@ -2,6 +2,7 @@
 
     python benchmarks/augment_ablation.py demo             # also: an4, fsdd
     python benchmarks/augment_ablation.py demo --confirm   # the default and none again, with seeds nobody chose by
+    python benchmarks/augment_ablation.py demo --parts     # the default less each of its parts, and with another
     python benchmarks/augment_ablation.py demo --table     # only write the page from what is there
 
 an4 wants data/an4 (see the README), fsdd the Free Spoken Digit Dataset
@@ -12,7 +13,7 @@ Resumable: every run is a pipeline under runs/ablation/<corpus>/ with a result.j
 core. Test rows and their fixed conditions (babble, telephone, room, accents, from voices and rooms that training never
 has) are made once and shared. Weights are taken at the best epoch on dev, without a blend, so that the chains differ in
 nothing but what was heard; nine clips in ten share a window, which halves the time. Writes
-docs/benchmarks/augment_ablation_<corpus>.md, or augment_confirmed_<corpus>.md.
+docs/benchmarks/augment_ablation_<corpus>.md, or augment_confirmed_<corpus>.md, or augment_parts_<corpus>.md.
 """
 
 from __future__ import annotations
@@ -57,8 +58,18 @@ SAID = {"say": 0.3, "say-0.15": 0.15, "say-0.6": 0.6, "say-1": 1.0, "all": 0.3} 
 SAY_SHARE = tables_of.Say().p
 OTHER_SHARES = ("say-0.15", "say-0.6", "say-1")
 CHAINS = ("none", *FAMILIES, *OTHER_SHARES, "masks", "all", "default", "default-say")
-SEEDS = {"none": 3, "all": 3, "default": 3, "default-say": 3}  # one for the others
+SEEDS = (1, 2, 3)
+OFTEN = ("none", "all", "default", "default-say")  # with every seed; the others with one
 FRESH = (4, 5, 6)  # the default was chosen by seeds 1 to 3, which therefore flatter it
+VOICE = ("tempo", "pitch", "formants")
+PARTS: dict[str, dict[str, Any]] = {  # what the default's tables become, None: it has none
+    "default": {},
+    "no noise": {"noise": None},
+    "no room": {"room": None},
+    "no voice": dict.fromkeys(VOICE),
+    "noise from 0 dB": {"noise": {"snr_db": [0, 25]}},
+    "speed too": {"speed": {}},
+}
 BABBLE = "manifests/clinical/audio/babble"  # eight voices that speak nowhere else
 CONDITIONS: dict[str, dict[str, Any]] = {
     **{f"babble{snr}": {"noise": {"kinds": ["babble"], "babble_from": BABBLE, "snr_db": snr}} for snr in (0, 5, 10)},
@@ -68,6 +79,49 @@ CONDITIONS: dict[str, dict[str, Any]] = {
     "said-hindi": {"say": {"foreign": "hi", "foreign_share": 1.0, "substitute": 0.0}},
 }
 CLEAN = "clean"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A page: which chains with which seeds, and what they are compared with."""
+
+    page: str  # docs/benchmarks/augment_<page>_<corpus>.md
+    title: str
+    told: str
+    option: str = ""
+    base: str = "none"
+    runs: Mapping[str, tuple[int, ...]]  # chain to seeds
+
+    def asked_of(self, corpus: str) -> list[tuple[str, int]]:
+        """Chains and seeds, seed by seed, so that what is stopped early has every chain once."""
+        runs = [(chain, seed) for chain, seeds in self.runs.items() for seed in seeds]
+        known = {*CORPORA[corpus].chains, *PARTS}
+        return sorted([run for run in runs if run[0] in known], key=lambda run: run[1])
+
+
+ABLATION = Question(
+    page="ablation",
+    title="Does each transform help?",
+    told="each family of transforms alone, all of them, and the default chain, without and with `say`; `say` and `all` "
+    f"say the text again in 0.3 of the views, or in the share named, `default-say` in {SAY_SHARE:g}",
+    runs={chain: SEEDS if chain in OFTEN else SEEDS[:1] for chain in CHAINS},
+)
+CONFIRMED = Question(
+    page="confirmed",
+    title="Does the default chain help, once chosen?",
+    told=f"the default chain, with seeds {FRESH[0]} to {FRESH[-1]}, by which nothing was chosen",
+    option=" --confirm",
+    runs=dict.fromkeys(("none", "default"), FRESH),
+)
+BY_PARTS = Question(
+    page="parts",
+    title="Does each part of the default chain help?",
+    told="the default chain, with it less its noise, its rooms, or its changes of voice (tempo, pitch, formants), with "
+    "noise from 0 dB, where the default's begins at 5, and with `speed` beside the others",
+    option=" --parts",
+    base="default",
+    runs=dict.fromkeys(PARTS, SEEDS),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +142,7 @@ CORPORA = {
         chains=tuple(chain for chain in CHAINS if chain not in OTHER_SHARES),
     ),
     "an4": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=12, replay_share=0.25, chains=CHAINS),
-    "fsdd": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=8, replay_share=0.25, chains=("none", "all")),
+    "fsdd": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=8, replay_share=0.25, chains=("none", "all", "default")),
 }
 
 
@@ -135,9 +189,11 @@ def chain_tables(chain: str) -> dict[str, dict[str, Any]]:
     names: Sequence[str] = FAMILIES.get(chain, ())
     if chain == "all":
         names = [name for family in FAMILIES.values() for name in family]
-    if chain.startswith("default"):
-        names = [*DEFAULT] if chain == "default" else ["say", *DEFAULT]
+    if chain == "default-say":
+        names = ["say", *DEFAULT]
     tables: dict[str, Any] = {name: {} for name in names}
+    if chain in PARTS:
+        tables = {name: table for name, table in {**DEFAULT, **PARTS[chain]}.items() if table is not None}
     if chain in SAID:
         tables = {**tables, "say": {"p": SAID[chain]}}
     checked = tables_of.check(tables)
@@ -168,7 +224,7 @@ def run_one(corpus: str, chain: str, seed: int, epochs: int) -> dict[str, Any]:
     Raises:
         RuntimeError: the run failed; the same command goes on with it.
     """
-    folder, name = ROOT / corpus, f"{chain}-{seed}"
+    folder, name = ROOT / corpus, name_of(chain, seed)
     path = folder / f"{name}.toml"
     paths = prepare(corpus, folder)
     text = to_toml(pipeline_of(CORPORA[corpus], chain, seed, paths, epochs))
@@ -209,19 +265,24 @@ def run_one(corpus: str, chain: str, seed: int, epochs: int) -> dict[str, Any]:
     return result
 
 
+def name_of(chain: str, seed: int) -> str:
+    """The run's folder."""
+    return f"{chain.replace(' ', '-')}-{seed}"
+
+
 def normaliser_of(corpus: str) -> str:
     """The normaliser that the corpus's pipeline scores with."""
     tree = tomllib.loads(CORPORA[corpus].pipeline.read_text(encoding="utf-8"))
     return str(tree.get("score", {}).get("normaliser", "jargon-safe"))
 
 
-def compare(corpus: str, chain: str, seeds: Sequence[int], base: str = "none") -> list[dict[str, Any]]:
+def compare(corpus: str, chain: str, seeds: Sequence[int], base: str) -> list[dict[str, Any]]:
     """Word error rates by condition, `base` before and `chain` after, seeds pooled; intervals over speakers."""
     sides = []
     for name in (base, chain):
         side = []
         for seed in seeds:
-            path = ROOT / corpus / f"{name}-{seed}" / "test.jsonl"
+            path = ROOT / corpus / name_of(name, seed) / "test.jsonl"
             for row in manifest.read(path, need_audio=False):
                 side.append(dataclasses.replace(row, id=f"{row.id}@{seed}"))
         sides.append(side)
@@ -233,46 +294,43 @@ def compare(corpus: str, chain: str, seeds: Sequence[int], base: str = "none") -
     return [clean, *slices]
 
 
-def page(corpus: str, *, fresh: bool) -> str:
-    """The table in Markdown, from the runs that are done: those with fresh seeds, or the others."""
-    every = [files.read_json(path) for path in sorted((ROOT / corpus).glob("*/result.json"))]
-    finished = [row for row in every if (row["seed"] in FRESH) == fresh]
-    done = {(row["chain"], row["seed"]) for row in finished}
-    seeds_of = {chain: sorted(seed for name, seed in done if name == chain) for chain in CHAINS}
-    chains = (
-        f"the default chain, with seeds {FRESH[0]} to {FRESH[-1]}, by which nothing was chosen"
-        if fresh
-        else "each family of transforms alone, all of them, and the default chain, without and with `say`; `say` and "
-        f"`all` say the text again in 0.3 of the views, or in the share named, `default-say` in {SAY_SHARE:g}"
-    )
+def page(corpus: str, question: Question) -> str:
+    """The table in Markdown, from the runs that are done."""
+    asked, base = question.asked_of(corpus), question.base
+    paths = {(chain, seed): ROOT / corpus / name_of(chain, seed) / "result.json" for chain, seed in asked}
+    finished = [files.read_json(path) for path in paths.values() if path.exists()]
+    seeds_of: dict[str, list[int]] = {chain: [] for chain in question.runs}
+    for row in finished:
+        seeds_of[row["chain"]].append(row["seed"])
     lines = [
-        f"# Does the default chain help, once chosen? {corpus}" if fresh else f"# Does each transform help? {corpus}",
+        f"# {question.title} {corpus}",
         "",
-        f"    python benchmarks/augment_ablation.py {corpus}{' --confirm' if fresh else ''}",
+        f"    python benchmarks/augment_ablation.py {corpus}{question.option}",
         "",
-        f"`nano`, adapted with {chains} (an epoch hears the recordings or one of two views); as many "
+        f"`nano`, adapted with {question.told} (an epoch hears the recordings or one of two views); as many "
         "epochs over the same rows, a tenth of them alone in their window, no blend with the base. Word error rate in "
-        "per cent; in brackets the difference to none in points with its 95 % interval (paired bootstrap over speakers,"
-        " seeds pooled). Bold: the interval lies on one side of zero. Conditions use voices, rooms and noises that "
-        "training never has.",
+        f"per cent; in brackets the difference to {base} in points with its 95 % interval (paired bootstrap over "
+        "speakers, seeds pooled). Bold: the interval lies on one side of zero. Conditions use voices, rooms and noises "
+        "that training never has.",
         "",
     ]
-    if not seeds_of["none"]:
+    if not seeds_of[base]:
         return "\n".join([*lines, "Nothing is measured yet.", ""])
-    none = compare(corpus, "none", seeds_of["none"])
-    names = [str(entry["value"]) for entry in none]
+    first = compare(corpus, base, seeds_of[base], base)
+    names = [str(entry["value"]) for entry in first]
     lines += ["| chain | seeds | " + " | ".join(names) + " |", "| :-- | --: |" + " :-- |" * len(names)]
-    lines.append(f"| none | {len(seeds_of['none'])} | " + " | ".join(f"{100 * e['after']:.1f}" for e in none) + " |")
-    for chain in CHAINS[1:]:
-        if seeds := [seed for seed in seeds_of[chain] if seed in seeds_of["none"]]:
-            cells = {str(entry["value"]): cell(entry) for entry in compare(corpus, chain, seeds)}
+    lines.append(f"| {base} | {len(seeds_of[base])} | " + " | ".join(f"{100 * e['after']:.1f}" for e in first) + " |")
+    for chain in question.runs:
+        seeds = [seed for seed in seeds_of[chain] if seed in seeds_of[base]]
+        if seeds and chain != base:
+            cells = {str(entry["value"]): cell(entry) for entry in compare(corpus, chain, seeds, base)}
             lines.append(f"| {chain} | {len(seeds)} | " + " | ".join(cells.get(name, "-") for name in names) + " |")
     epochs, steps = ({row[key] for row in finished} for key in ("epochs", "steps"))
-    words = ", ".join(f"{entry['value']} {entry['words']:,}" for entry in none)
-    general = ", ".join(general_cell(finished, chain) for chain in CHAINS if seeds_of[chain])
+    words = ", ".join(f"{entry['value']} {entry['words']:,}" for entry in first)
+    general = ", ".join(general_cell(finished, chain) for chain in question.runs if seeds_of[chain])
     by_seed = ", ".join(
         f"{chain} " + " ".join(f"{100 * rate:.1f}" for rate in clean_rates(finished, chain))
-        for chain in CHAINS
+        for chain in question.runs
         if len(seeds_of[chain]) > 1
     )
     return "\n".join([
@@ -312,44 +370,46 @@ def main() -> int:
     """Run what is not done yet, a run on each core, and the page after each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("corpus", choices=CORPORA)
-    parser.add_argument("--chains", nargs="*", choices=CHAINS)
+    parser.add_argument("--chains", nargs="*", metavar="CHAIN", help="these alone, by their names in the page")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at a time, one core each")
-    parser.add_argument("--confirm", action="store_true", help="none and the default, seeds nothing was chosen by")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--confirm", action="store_true", help="none and the default, seeds nothing was chosen by")
+    which.add_argument("--parts", action="store_true", help="the default less each of its parts, and with another")
     parser.add_argument("--table", action="store_true", help="only write the page")
     options = parser.parse_args()
-    name, corpus = options.corpus, CORPORA[options.corpus]
-    # Seed by seed, so that a run that is stopped early has every chain once.
-    wanted = [
+    name, epochs = options.corpus, CORPORA[options.corpus].epochs
+    question = CONFIRMED if options.confirm else BY_PARTS if options.parts else ABLATION
+    asked = question.asked_of(name)
+    if unknown := {*(options.chains or ())} - {chain for chain, _ in asked}:
+        parser.error(f"--chains: {', '.join(sorted(unknown))}: not asked of {name} here")
+    todo = [
         (chain, seed)
-        for seed in range(1, max(SEEDS.values()) + 1)
-        for chain in options.chains or corpus.chains
-        if seed <= SEEDS.get(chain, 1)
+        for chain, seed in asked
+        if (not options.chains or chain in options.chains)
+        and not (ROOT / name / name_of(chain, seed) / "result.json").exists()
     ]
-    if options.confirm:
-        wanted = [(chain, seed) for seed in FRESH for chain in ("none", "default")]
-    todo = [(chain, seed) for chain, seed in wanted if not (ROOT / name / f"{chain}-{seed}" / "result.json").exists()]
 
     def finish(runs: Sequence[tuple[str, int]], jobs: int) -> None:
         with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
-            started = [pool.apply_async(run_one, (name, chain, seed, corpus.epochs)) for chain, seed in runs]
+            started = [pool.apply_async(run_one, (name, chain, seed, epochs)) for chain, seed in runs]
             for one in started:
                 one.get()
-                write_page(name, fresh=options.confirm)
+                write_page(name, question)
 
     if todo and not options.table:
         os.environ["OMP_NUM_THREADS"] = "1"
         prepare(name, ROOT / name)  # here, as the workers below may not start others
         finish(todo[:1], 1)  # alone, as it makes the states that all share
         finish(todo[1:], options.jobs)
-    print(write_page(name, fresh=options.confirm))
+    print(write_page(name, question))
     return 0
 
 
-def write_page(corpus: str, *, fresh: bool) -> Path:
+def write_page(corpus: str, question: Question) -> Path:
     """Write the page of what is done."""
-    path = OUT / f"augment_{'confirmed' if fresh else 'ablation'}_{corpus}.md"
+    path = OUT / f"augment_{question.page}_{corpus}.md"
     with files.atomic_write(path) as file:
-        file.write(page(corpus, fresh=fresh))
+        file.write(page(corpus, question))
     return path
 
 
