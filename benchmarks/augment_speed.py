@@ -21,7 +21,8 @@ import statistics
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+import timeit
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ from augment_cases import CASES, ROOMS, Case
 
 from speechft import audio, files, manifest, provenance
 from speechft.audio import SAMPLE_RATE
-from speechft.augment import noise, plan, room, settings
+from speechft.augment import draws, noise, plan, room, settings
 from speechft.augment.settings import DEFAULT
 from speechft.augment.sources import Materials, Recording
 from speechft.augment.views import make_views
@@ -44,6 +45,7 @@ KEPT = Path("runs/augment-speed")
 VERSION = "0.43.1"  # of audiomentations
 MEMORY_CHAIN: Mapping[str, Any] = {"noise": {"p": 1, "kinds": ["babble", "pink"]}, "gain": {"p": 1}}
 MEMORY_CLIP_S = 1.0
+SAME = 0.95  # of the other side's speed is as fast: turns differ by as much
 
 
 def collect(folder: Path, clips: list[tuple[Utterance, np.ndarray]]) -> Materials:
@@ -98,6 +100,30 @@ def measure(
     return both
 
 
+def parts_of_gain(clips: list[tuple[Utterance, np.ndarray]], other: Any) -> dict[str, float]:
+    """Microseconds of processor a clip, best of turns: gain, what it consists of, and theirs."""
+    tables = settings.check({"gain": {"p": 1.0, "db": [-10, 6]}})
+    row, samples = clips[0]
+    nothing = Materials()
+    parts: dict[str, Callable[[], object]] = {
+        "in all": lambda: plan.apply(
+            samples, utterance_id=row.id, view=1, settings=tables, seed=1, materials=nothing, speaker=row.speaker
+        ),
+        "seeding a generator by the row": lambda: draws.generator(f"1:{row.id}:1:gain"),
+        "looking for the peak, before and after": lambda: [(samples.max(), samples.min()) for _ in range(2)],
+        "the product": lambda: samples * np.float32(0.5),
+    }
+    if other:
+        theirs = other.Gain(-10, 6, p=1.0)
+        parts["audiomentations, in all"] = lambda: theirs(samples, sample_rate=SAMPLE_RATE)
+    found = {
+        name: 1e6 * min(timeit.repeat(do, timer=time.process_time, number=2000, repeat=5)) / 2000
+        for name, do in parts.items()
+    }
+    print(", ".join(f"{name} {value:.0f} us" for name, value in found.items()), flush=True)
+    return found
+
+
 def peak_memory_mb(rows: list[Utterance], count: int, folder: Path) -> tuple[float, float, float]:
     """Views of `count` rows made in a process of their own: peak MB of it, of its largest worker, and seconds."""
     queue: Any = multiprocessing.get_context("spawn").SimpleQueue()
@@ -117,7 +143,8 @@ def _make_rows(rows: list[Utterance], count: int, folder: Path, queue: Any) -> N
     ]
     started = time.monotonic()
     with Watch() as watch:
-        make_views(many, count=1, settings=MEMORY_CHAIN, seed=1, out=folder, bank=folder / "rooms.npz")
+        made = make_views(many, count=1, settings=MEMORY_CHAIN, seed=1, out=folder, bank=folder / "rooms.npz")
+        manifest.write(folder / "train.jsonl", made.rows)
     # VmHWM, as ru_maxrss still holds what the parent had when it started this process.
     own = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     queue.put((int(own.split()[1]) / 1024, watch.peak_mb, time.monotonic() - started))
@@ -170,7 +197,7 @@ def cost_of_a_view(clips: list[tuple[Utterance, np.ndarray]], folder: Path) -> t
         out = folder / str(count)
         with Watch() as watch:
             made = make_views(rows, count=count, settings=DEFAULT, seed=1, out=out, bank=out / "rooms.npz", processes=1)
-        views = made.rows[len(rows) :]
+            views = list(made.rows)[len(rows) :]
         spent_s[count] = watch.seconds
         hours[count] = sum(row.duration or 0.0 for row in views) / 3600
         written = sum(row.audio_filepath.stat().st_size for row in views if row.audio_filepath)
@@ -207,10 +234,11 @@ def other_side() -> Any:
 
 def page(
     speeds: Mapping[str, tuple[float, float | None]], memory: Mapping[str, tuple[float, float, float]],
-    cost: tuple[float, float], *, clips: int, minutes: float, other: str | None, command: str, took_s: float,
+    cost: tuple[float, float], gain: Mapping[str, float], *, clips: int, minutes: float, other: str | None,
+    command: str, took_s: float,
 ) -> str:  # fmt: skip
     """The tables, in Markdown."""
-    versions = provenance.versions()
+    versions, grown = provenance.versions(), [found[0] for found in memory.values()]
     named = ", ".join(
         f"{name} {versions[name]}" for name in ("numpy", "scipy", "soundfile", "pyworld") if name in versions
     )
@@ -231,16 +259,26 @@ def page(
         ours, theirs = speeds[case.name]
         other_speed, ratio = (f"{theirs:,.0f}", f"{ours / theirs:.1f}") if theirs else ("-", "-")
         lines.append(f"| {case.name} | {ours:,.0f} | {other_speed} | {ratio} | {case.note} |")
+    slower = [case.name for case in CASES if (pair := speeds[case.name])[1] and pair[0] < SAME * pair[1]]
     lines += [
+        "",
+        f"Asked was to be at least as fast on each that both have; slower: {', '.join(slower) or 'none'}.",
         "",
         f"A view by the default chain, with reading and writing: {cost[0]:.0f} s of a core and {cost[1]:.3f} GB for an "
         "hour of speech.",
+        "",
+        f"Gain on the first clip, microseconds: {', '.join(f'{name} {value:.0f}' for name, value in gain.items())}.",
         "",
         f"## Memory of `augment` (babble, pink noise and gain; clips of {MEMORY_CLIP_S:g} s)",
         "",
         "| rows | main process, MB | largest worker, MB | seconds |",
         "| --: | --: | --: | --: |",
         *(f"| {int(n):,} | {found[0]:.0f} | {found[1]:.0f} | {found[2]:.0f} |" for n, found in memory.items()),
+        "",
+        f"Asked was that it stays flat; in the main process, which holds the rows, it grew"
+        f" by {max(grown) - grown[0]:.0f} MB."
+        if grown
+        else "Memory was not measured.",
         "",
         f"Measuring took {took_s / 60:.0f} minutes, beside making rooms and noise for both sides.",
         "",
@@ -274,7 +312,7 @@ def main() -> int:
     minutes = sum(len(samples) for _, samples in clips) / SAMPLE_RATE / 60
     other = other_side()
     name = f"{options.clips}-clips-{options.repeats}-repeats.json"
-    kept: dict[str, Any] = {"speeds": {}, "memory": {}, "cost": None, "took_s": 0.0}
+    kept: dict[str, Any] = {"speeds": {}, "memory": {}, "cost": None, "gain": None, "took_s": 0.0}
     if (KEPT / name).exists():
         kept = files.read_json(KEPT / name)
     with scratch() as folder:
@@ -286,6 +324,9 @@ def main() -> int:
         if kept["cost"] is None:
             with keeping(KEPT / name, kept):
                 kept["cost"] = cost_of_a_view(clips, folder / "views")
+    if kept["gain"] is None:
+        with keeping(KEPT / name, kept):
+            kept["gain"] = parts_of_gain(clips, other)
     for count in options.memory_rows:
         if str(count) not in kept["memory"]:
             with scratch() as folder, keeping(KEPT / name, kept):
@@ -294,7 +335,7 @@ def main() -> int:
         f"OMP_NUM_THREADS=1 python benchmarks/augment_speed.py --clips {options.clips} --repeats {options.repeats}"
     )
     text = page(
-        kept["speeds"], kept["memory"], kept["cost"], clips=len(clips), minutes=minutes,
+        kept["speeds"], kept["memory"], kept["cost"], kept["gain"], clips=len(clips), minutes=minutes,
         other=other.__version__ if other else None, command=command, took_s=kept["took_s"],
     )  # fmt: skip
     with files.atomic_write(options.out) as file:

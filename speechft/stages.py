@@ -117,21 +117,21 @@ def _views(run: Run, page: Path) -> bool:
     stage = run.stage("augment", settings=wanted, inputs=inputs, seed=settings.seed)
     if stage.up_to_date():
         return False
-    from speechft.augment.views import augmented_facts, make_views
+    from speechft.augment.views import Tally, make_views
 
     run.check_transforms()
     stage.begin()
     page.unlink(missing_ok=True)
-    train = run.rows("train")
+    train, tally = run.rows("train"), Tally(by=settings.balance_by)
     with Progress("augment") as tell:
         made = make_views(
             train, count=settings.views, settings=settings.transforms, seed=settings.seed, out=stage.dir / "views",
             bank=stage.dir / "rooms.npz", language=run.spoken_language, balance_by=settings.balance_by,
             unheard=_rows_in(apart), progress=tell,
         )  # fmt: skip
-    manifest.write(stage.dir / "train.jsonl", made.rows)
-    counts = {"in": len(train), "out": len(made.rows), "rejected": _write_rejects(stage, made)}
-    stage.finish(counts, stage.outputs(), **augmented_facts(made.rows, by=settings.balance_by))
+        manifest.write(stage.dir / "train.jsonl", tally.counted(made.rows))
+    counts = {"in": len(train), "out": tally.rows, "rejected": _write_rejects(stage, made)}
+    stage.finish(counts, stage.outputs(), **tally.facts())
     return True
 
 
@@ -145,21 +145,21 @@ def _conditions(run: Run, page: Path) -> bool:
     stage = run.stage("conditions", settings=wanted, inputs=inputs, seed=pipeline.augment.seed)
     if stage.up_to_date():
         return False
-    from speechft.augment.views import augmented_facts, make_conditions
+    from speechft.augment.views import Tally, make_conditions
 
     run.check_transforms()
     stage.begin()
     page.unlink(missing_ok=True)
-    test = run.rows("test")
+    test, tally = run.rows("test"), Tally(by=None)
     with Progress("conditions") as tell:
         made = make_conditions(
             test, conditions=pipeline.conditions, seed=pipeline.augment.seed, out=stage.dir / "sound",
             bank=stage.dir / "rooms.npz", language=run.spoken_language, unheard=_rows_in(apart),
             training=pipeline.augment.transforms, progress=tell,
         )  # fmt: skip
-    manifest.write(stage.dir / "rows.jsonl", made.rows)
-    counts = {"in": len(test), "out": len(made.rows), "rejected": _write_rejects(stage, made)}
-    stage.finish(counts, stage.outputs(), **augmented_facts(made.rows, by=None))
+        manifest.write(stage.dir / "rows.jsonl", tally.counted(made.rows))
+    counts = {"in": len(test), "out": tally.rows, "rejected": _write_rejects(stage, made)}
+    stage.finish(counts, stage.outputs(), **tally.facts())
     return True
 
 

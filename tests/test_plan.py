@@ -316,7 +316,9 @@ def test_a_noise_file_that_fails_in_its_middle_is_told_with_the_row(
     assert set(failed) == {"bad"}
     assert {step.get("source", "good") for step in steps} == {"good"}
     rows = [Utterance(id=str(n), audio_filepath=None, text="x", transform=[step]) for n, step in enumerate(steps)]
-    assert views.augmented_facts(rows, by=None)["noise_unreadable"] == {"bad": len(failed)}
+    tally = views.Tally(by=None)
+    assert len(list(tally.counted(rows))) == tally.rows == 20
+    assert tally.facts()["noise_unreadable"] == {"bad": len(failed)}
 
 
 def test_everything_is_checked_before_a_run(tmp_path: Path) -> None:

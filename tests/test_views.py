@@ -44,7 +44,11 @@ def some_rows(folder: Path) -> list[Utterance]:
 
 def make(rows: list[Utterance], out: Path, **more: Any) -> list[Utterance]:
     given = {"count": 2, "settings": SETTINGS, "seed": 1, "out": out / "views", "bank": out / "rooms.npz"}
-    return views.make_views(rows, **{**given, **more}).rows
+    return list(views.make_views(rows, **{**given, **more}).rows)
+
+
+def fix(rows: list[Utterance], conditions: dict[str, Any], out: Path, bank: Path | None = None) -> list[Utterance]:
+    return list(views.make_conditions(rows, conditions=conditions, seed=1, out=out, bank=bank or out).rows)
 
 
 def told(rows: list[Utterance]) -> dict[str, tuple[str, str]]:
@@ -160,9 +164,7 @@ def test_no_test_material_in_training_views(tmp_path: Path) -> None:
     assert mixed
     assert mixed <= {row.id for row in train}
     conditions = {"hall": {"room": {"count": 2}}}
-    fixed = views.make_conditions(
-        held, conditions=conditions, seed=1, out=tmp_path / "fixed", bank=tmp_path / "out" / "rooms.npz"
-    ).rows
+    fixed = fix(held, conditions, tmp_path / "fixed", bank=tmp_path / "out" / "rooms.npz")
     rooms = [{step["distance_m"] for row in rows for step in row.transform or [] if step["name"] == "room"}
              for rows in (made, fixed)]  # fmt: skip
     assert not rooms[0] & rooms[1]
@@ -180,16 +182,11 @@ def test_an_unreadable_noise_file_is_named_and_counted(tmp_path: Path) -> None:
 
 def test_changed_conditions_leave_the_views_alone(tmp_path: Path) -> None:
     rows = some_rows(tmp_path / "in")
-    one = views.make_conditions(
-        rows, conditions={"phone": {"telephone": {}}}, seed=1, out=tmp_path / "a", bank=tmp_path
-    )
-    assert [row.id for row in one.rows] == [f"r{i}#phone" for i in range(6)]
-    assert {row.condition for row in one.rows} == {"phone"}
-    again = views.make_conditions(
-        [*rows, *one.rows], conditions={"hiss": {"noise": {"kinds": "white"}}, "phone": {"telephone": {}}}, seed=1,
-        out=tmp_path / "b", bank=tmp_path,
-    )  # fmt: skip
-    assert told(again.rows[6:]) == told(one.rows)
+    one = fix(rows, {"phone": {"telephone": {}}}, tmp_path / "a")
+    assert [row.id for row in one] == [f"r{i}#phone" for i in range(6)]
+    assert {row.condition for row in one} == {"phone"}
+    again = fix([*rows, *one], {"hiss": {"noise": {"kinds": "white"}}, "phone": {"telephone": {}}}, tmp_path / "b")
+    assert told(again[6:]) == told(one)
 
 
 def test_a_row_that_a_condition_cannot_be_made_of_is_named_and_the_others_are_made(tmp_path: Path) -> None:
@@ -206,14 +203,14 @@ def test_a_row_that_a_condition_cannot_be_made_of_is_named_and_the_others_are_ma
         views.show("r2#high", train=[], test=rows, settings={"gain": {}}, conditions=conditions, seed=1,
                    out=tmp_path / "show")  # fmt: skip
     with pytest.raises(InputError, match=r"conditions\.high: can be made of no row; the first is r2#high: r2: pitch"):
-        views.make_conditions(rows[2:3], **{**given, "conditions": {"high": conditions["high"]}})
+        fix(rows[2:3], {"high": conditions["high"]}, tmp_path / "out")
 
 
 def test_show_makes_one_view_or_condition_again(tmp_path: Path) -> None:
     rows = some_rows(tmp_path / "in")
     made = make(rows, tmp_path / "out")
     conditions = {"phone": {"telephone": {}}}
-    fixed = views.make_conditions(rows, conditions=conditions, seed=1, out=tmp_path / "out", bank=tmp_path).rows
+    fixed = fix(rows, conditions, tmp_path / "out")
     given = {"train": rows, "test": rows, "settings": SETTINGS, "conditions": conditions, "seed": 1}
     for row in (made[9], made[16], fixed[2]):
         shown = views.show(row.id, **given, out=tmp_path / "show")
@@ -237,8 +234,9 @@ def test_rarer_accents_get_more_views_of_their_own(tmp_path: Path) -> None:
     turned = balance.more_views(rows[::-1], by="accent", count=2, seed=1)
     assert {(row.id, view) for row, view in turned} == {(row.id, view) for row, view in more}
     made = make(rows, tmp_path / "out", count=1, settings={"gain": {}}, balance_by="accent")
-    assert balance.shares(made, "accent") == {"a": 0.5, "b": 0.5}
-    assert views.augmented_facts(made, by="accent")["drawn_shares"] == {"accent": {"a": 0.5, "b": 0.5}}
+    tally = views.Tally(by="accent")
+    assert list(tally.counted(made)) == made
+    assert tally.facts()["drawn_shares"] == {"accent": {"a": 0.5, "b": 0.5}}
 
 
 def test_a_tiny_group_is_not_repeated_without_end(tmp_path: Path) -> None:

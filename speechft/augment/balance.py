@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from speechft.augment import draws
 from speechft.errors import InputError
@@ -64,8 +64,7 @@ def label(row: Utterance, by: str) -> str | None:
     return None if value is None else str(value)
 
 
-def shares(rows: Iterable[Utterance], by: str) -> dict[str, float]:
+def shares(counts: Counter[str]) -> dict[str, float]:
     """Each value's share of the rows that have the label, largest first."""
-    counts = Counter(value for row in rows if (value := label(row, by)) is not None)
     total = sum(counts.values())
     return {value: round(number / total, 4) for value, number in counts.most_common()}

@@ -21,7 +21,7 @@ LONGEST_KEPT_S = 60.0  # noise recordings up to this are kept whole, where all o
 CACHE_BYTES = 64 * 2**20  # of decoded talkers and noise in each process, 17 minutes
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Recording:
     """A stretch of a sound file: seconds from its start, and who speaks in it where that is known."""
 
@@ -52,7 +52,7 @@ def of_row(row: Utterance) -> Recording:
     if row.audio_filepath is None:
         raise InputError(f"{row.id}: has no audio_filepath")
     return Recording(
-        path=Path(row.audio_filepath), offset_s=row.offset, duration_s=row.duration, id=row.id, speaker=row.speaker,
+        path=row.audio_filepath, offset_s=row.offset, duration_s=row.duration, id=row.id, speaker=row.speaker,
         group=row.recording,
     )  # fmt: skip
 

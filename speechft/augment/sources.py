@@ -161,6 +161,8 @@ class _Apart:
 def _named(voices: Sequence[Recording], rows: Sequence[Utterance]) -> tuple[list[Recording], list[Reject]]:
     """Voices of files without speakers, with the speakers of rows that hold the same sound: nobody babbles behind
     himself. Left out are those whose row has no speaker either."""
+    if all(voice.speaker for voice in voices):
+        return [*voices], []
     held = Held(of_row(row) for row in rows if row.audio_filepath is not None)
     kept, rejects = list[Recording](), list[Reject]()
     for voice in voices:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,15 +43,16 @@ class _Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """Rows with their sound written, what could not be used, and which copies could not be made.
+    """Rows with their sound, what could not be used, and which copies could not be made.
 
     Attributes:
-        rows: what was made, and what it was made from where that is learned too.
-        rejects: noise files, babble rows and impulse responses.
-        failed: test rows that a condition cannot be made of.
+        rows: what is made, and what it is made from where that is learned too; to be taken once, each made when its
+            turn comes, as there may be millions.
+        rejects: noise files, babble rows and impulse responses; whole once the rows are taken.
+        failed: test rows that a condition cannot be made of; whole once the rows are taken.
     """
 
-    rows: list[Utterance]
+    rows: Iterator[Utterance]
     rejects: list[Reject] = dataclasses.field(default_factory=list)
     failed: list[Reject] = dataclasses.field(default_factory=list)
 
@@ -80,18 +82,17 @@ def make_views(
     Raises:
         InputError: the settings are wrong, a source is missing, or no row has the label.
     """
-    wanted = [(row, view) for view in range(1, count + 1) for row in rows]
-    if balance_by is not None:
-        wanted += balance.more_views(rows, by=balance_by, count=count, seed=seed)
-    if not wanted:
-        return Made(rows=list(rows))
+    more = [] if balance_by is None else balance.more_views(rows, by=balance_by, count=count, seed=seed)
+    total = count * len(rows) + len(more)
+    if not total:
+        return Made(rows=iter(rows))
     given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
     materials = plan.materials(rows, settings=settings, seed=seed, bank=bank, unheard=unheard)
-    made, _ = _run(
-        len(wanted), lambda number: _view_job(*wanted[number], **given), materials=materials, processes=processes,
-        progress=progress,
-    )  # fmt: skip
-    return Made(rows=[*rows, *made], rejects=list(materials.rejects))
+    wanted = itertools.chain(((row, view) for view in range(1, count + 1) for row in rows), more)
+    jobs = (_view_job(row, view, **given) for row, view in wanted)
+    made = _run(jobs, total, materials=materials, processes=processes, progress=progress)
+    views = (_row_of(job, facts) for job, facts in made if not isinstance(facts, Reject))
+    return Made(rows=itertools.chain(rows, views), rejects=list(materials.rejects))
 
 
 def make_conditions(
@@ -106,29 +107,35 @@ def make_conditions(
     that a condition cannot be made of (a text that no voice can say, the pitch of silence) are named.
 
     Raises:
-        InputError: the settings are wrong, or a condition lacks what it needs, or can be made of no row.
+        InputError: while the rows are taken: the settings are wrong, or a condition lacks what it needs, or can be made
+            of no row.
     """
     clean = [row for row in rows if row.condition in (None, "clean")]
-    made, rejects, failed = list[Utterance](), list[Reject](), list[Reject]()
-    for name, settings in conditions.items():
-        given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
-        held = plan.materials(
-            (), settings=settings, seed=seed, bank=bank, condition=name, unheard=unheard, training=training,
-            disturbed=clean,
-        )  # fmt: skip
+    rejects, failed = list[Reject](), list[Reject]()
 
-        def job_of(number: int, name: str = name, given: dict[str, Any] = given) -> _Job:
-            return _condition_job(clean[number], name, **given)
+    def made() -> Iterator[Utterance]:
+        for name, settings in conditions.items():
+            given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
+            held = plan.materials(
+                (), settings=settings, seed=seed, bank=bank, condition=name, unheard=unheard, training=training,
+                disturbed=clean,
+            )  # fmt: skip
+            rejects.extend(held.rejects)
+            jobs = (_condition_job(row, name, **given) for row in clean)
+            without = list[Reject]()
+            for job, facts in _run(jobs, len(clean), materials=held, processes=processes, progress=progress):
+                if isinstance(facts, Reject):
+                    without.append(facts)
+                else:
+                    yield _row_of(job, facts)
+            if without and len(without) == len(clean):
+                raise InputError(f"conditions.{name}: can be made of no row; the first is {without[0].detail}")
+            failed.extend(without)
+        if failed:
+            first = "; ".join(reject.detail for reject in failed[:5])
+            log.warning("conditions: %d copies cannot be made: %s", len(failed), first)
 
-        copies, without = _run(len(clean), job_of, materials=held, processes=processes, progress=progress)
-        if without and not copies:
-            raise InputError(f"conditions.{name}: can be made of no row; the first is {without[0].detail}")
-        made += copies
-        rejects += held.rejects
-        failed += without
-    if failed:
-        log.warning("conditions: %d copies cannot be made: %s", len(failed), "; ".join(r.detail for r in failed[:5]))
-    return Made(rows=made, rejects=rejects, failed=failed)
+    return Made(rows=made(), rejects=rejects, failed=failed)
 
 
 def show(
@@ -200,20 +207,47 @@ def _condition_job(
     return _Job(row=row, view=0, condition=name, settings=settings, seed=seed, path=path, language=language)
 
 
-def augmented_facts(rows: Sequence[Utterance], *, by: str | None) -> dict[str, Any]:
-    """What the stage's record tells of the rows made: which are recordings, what was left out, and shares.
+class Tally:
+    """What the stage's record tells of the rows made, counted as they pass.
 
-    Returns:
-        {"recorded", "said_again" (rows), "left_out": {reason: rows}, "noise_unreadable": {file: times drawn} of files
-        whose header was good, if any, "drawn_shares": {label: {value: share}} of the label balanced by, if any}.
+    Args:
+        by: the label that was balanced by, if any.
     """
-    steps = [step for row in rows for step in row.transform or []]
-    left_out = Counter(f"{step['name']}: {step['skipped']}" for step in steps if "skipped" in step)
-    said_again = sum(step["name"] == "say" and "skipped" not in step for step in steps)
-    facts = {"recorded": len(rows) - said_again, "said_again": said_again, "left_out": dict(left_out)}
-    if unreadable := Counter(name for step in steps for name in step.get("unreadable", ())):
-        facts["noise_unreadable"] = dict(unreadable)
-    return facts if by is None else {**facts, "drawn_shares": {by: balance.shares(rows, by)}}
+
+    def __init__(self, *, by: str | None) -> None:
+        self.rows = 0
+        self._by = by
+        self._said_again = 0
+        self._left_out, self._unreadable, self._labels = Counter[str](), Counter[str](), Counter[str]()
+
+    def counted(self, rows: Iterable[Utterance]) -> Iterator[Utterance]:
+        """The same rows."""
+        for row in rows:
+            self.rows += 1
+            for step in row.transform or []:
+                if "skipped" in step:
+                    self._left_out[f"{step['name']}: {step['skipped']}"] += 1
+                elif step["name"] == "say":
+                    self._said_again += 1
+                self._unreadable.update(step.get("unreadable", ()))
+            if self._by is not None and (value := balance.label(row, self._by)) is not None:
+                self._labels[value] += 1
+            yield row
+
+    def facts(self) -> dict[str, Any]:
+        """What was counted.
+
+        Returns:
+            {"recorded", "said_again" (rows), "left_out": {reason: rows}, "noise_unreadable": {file: times drawn} of
+            files whose header was good, if any, "drawn_shares": {label: {value: share}} of the label balanced by, if
+            any}.
+        """
+        facts: dict[str, Any] = {
+            "recorded": self.rows - self._said_again, "said_again": self._said_again, "left_out": dict(self._left_out)
+        }  # fmt: skip
+        if self._unreadable:
+            facts["noise_unreadable"] = dict(self._unreadable)
+        return facts if self._by is None else {**facts, "drawn_shares": {self._by: balance.shares(self._labels)}}
 
 
 def file_name(identity: str) -> str:
@@ -223,19 +257,17 @@ def file_name(identity: str) -> str:
 
 
 def _run(
-    count: int, job_of: Callable[[int], _Job], *, materials: Materials, processes: int | None, progress: Tell
-) -> tuple[list[Utterance], list[Reject]]:
-    """Jobs by number, each made when its turn comes, as there may be millions: rows, and what could not be made."""
-    made, failed = list[Utterance](), list[Reject]()
-    at_once = min(processes or workers.cores(), count)
+    jobs: Iterable[_Job], count: int, *, materials: Materials, processes: int | None, progress: Tell
+) -> Iterator[tuple[_Job, dict[str, Any] | Reject]]:
+    """Each job, made when its turn comes, with its sidecar or why it could not be made."""
+    given, kept = itertools.tee(jobs)
     results = workers.each(
-        _make, map(job_of, range(count)), processes=at_once, preload=__name__, initializer=_set_materials,
-        initargs=(materials,),
+        _make, given, processes=min(processes or workers.cores(), count), preload=__name__,
+        initializer=_set_materials, initargs=(materials,),
     )  # fmt: skip
-    for number, result in enumerate(results):
-        failed.append(result) if isinstance(result, Reject) else made.append(_row_of(job_of(number), result))
+    for number, (job, result) in enumerate(zip(kept, results, strict=True)):
+        yield job, result
         progress(number + 1, count)
-    return made, failed
 
 
 _materials: Materials | None = None  # a worker's own copy, set once
