@@ -3,6 +3,7 @@
     python benchmarks/augment_ablation.py demo             # also: an4, fsdd
     python benchmarks/augment_ablation.py demo --confirm   # the default and none again, with seeds nobody chose by
     python benchmarks/augment_ablation.py demo --parts     # the default less each of its parts, and with another
+    python benchmarks/augment_ablation.py demo --short     # none, the default and the pipeline's own, half the epochs
     python benchmarks/augment_ablation.py demo --table     # only write the page from what is there
 
 an4 wants data/an4 (see the README), fsdd the Free Spoken Digit Dataset
@@ -13,7 +14,7 @@ Resumable: every run is a pipeline under runs/ablation/<corpus>/ with a result.j
 core. Test rows and their fixed conditions (babble, telephone, room, accents, from voices and rooms that training never
 has) are made once and shared. Weights are taken at the best epoch on dev, without a blend, so that the chains differ in
 nothing but what was heard; nine clips in ten share a window, which halves the time. Writes
-docs/benchmarks/augment_ablation_<corpus>.md, or augment_confirmed_<corpus>.md, or augment_parts_<corpus>.md.
+docs/benchmarks/augment_<page>_<corpus>.md; the pages are in augment_chains.py.
 """
 
 from __future__ import annotations
@@ -28,13 +29,25 @@ import sys
 import time
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from augment_chains import (
+    ABLATION,
+    BY_PARTS,
+    CLEAN,
+    CONDITIONS,
+    CONFIRMED,
+    CORPORA,
+    MASKS,
+    SHORT,
+    SINGLE_SHARE,
+    VIEWS,
+    Question,
+    chain_tables,
+)
+
 from speechft import config, files, manifest
-from speechft.augment import settings as tables_of
-from speechft.augment.settings import DEFAULT
 from speechft.augment.views import make_conditions
 from speechft.manifest import Utterance
 from speechft.report.pipeline_text import to_toml
@@ -43,107 +56,6 @@ from speechft.score.score import score_run
 
 ROOT = Path("runs/ablation")
 OUT = Path("docs/benchmarks")
-VIEWS = 2
-SINGLE_SHARE = 0.1  # of clips alone in their window
-FAMILIES: dict[str, tuple[str, ...]] = {
-    "noise": ("noise",),
-    "room": ("room",),
-    "channel": ("clip", "band", "telephone", "codec", "gain"),
-    "speed": ("speed",),
-    "warp": ("tempo", "pitch", "formants", "contour", "rhythm"),
-    "say": ("say",),
-}
-MASKS = {"time_masks": 2, "time_mask_s": 0.5, "channel_masks": 1, "channel_mask_share": 0.1}
-SAID = {"say": 0.3, "say-0.15": 0.15, "say-0.6": 0.6, "say-1": 1.0, "all": 0.3}  # of the views
-SAY_SHARE = tables_of.Say().p
-OTHER_SHARES = ("say-0.15", "say-0.6", "say-1")
-CHAINS = ("none", *FAMILIES, *OTHER_SHARES, "masks", "all", "default", "default-say")
-SEEDS = (1, 2, 3)
-OFTEN = ("none", "all", "default", "default-say")  # with every seed; the others with one
-FRESH = (4, 5, 6)  # the default was chosen by seeds 1 to 3, which therefore flatter it
-VOICE = ("tempo", "pitch", "formants")
-PARTS: dict[str, dict[str, Any]] = {  # what the default's tables become, None: it has none
-    "default": {},
-    "no noise": {"noise": None},
-    "no room": {"room": None},
-    "no voice": dict.fromkeys(VOICE),
-    "noise from 0 dB": {"noise": {"snr_db": [0, 25]}},
-    "speed too": {"speed": {}},
-}
-BABBLE = "manifests/clinical/audio/babble"  # eight voices that speak nowhere else
-CONDITIONS: dict[str, dict[str, Any]] = {
-    **{f"babble{snr}": {"noise": {"kinds": ["babble"], "babble_from": BABBLE, "snr_db": snr}} for snr in (0, 5, 10)},
-    "telephone": {"telephone": {}},
-    "room": {"room": {}},
-    "said-scottish": {"say": {"accents": "en-gb-scotland", "foreign_share": 0.0, "substitute": 0.0}},
-    "said-hindi": {"say": {"foreign": "hi", "foreign_share": 1.0, "substitute": 0.0}},
-}
-CLEAN = "clean"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """A page: which chains with which seeds, and what they are compared with."""
-
-    page: str  # docs/benchmarks/augment_<page>_<corpus>.md
-    title: str
-    told: str
-    option: str = ""
-    base: str = "none"
-    runs: Mapping[str, tuple[int, ...]]  # chain to seeds
-
-    def asked_of(self, corpus: str) -> list[tuple[str, int]]:
-        """Chains and seeds, seed by seed, so that what is stopped early has every chain once."""
-        runs = [(chain, seed) for chain, seeds in self.runs.items() for seed in seeds]
-        known = {*CORPORA[corpus].chains, *PARTS}
-        return sorted([run for run in runs if run[0] in known], key=lambda run: run[1])
-
-
-ABLATION = Question(
-    page="ablation",
-    title="Does each transform help?",
-    told="each family of transforms alone, all of them, and the default chain, without and with `say`; `say` and `all` "
-    f"say the text again in 0.3 of the views, or in the share named, `default-say` in {SAY_SHARE:g}",
-    runs={chain: SEEDS if chain in OFTEN else SEEDS[:1] for chain in CHAINS},
-)
-CONFIRMED = Question(
-    page="confirmed",
-    title="Does the default chain help, once chosen?",
-    told=f"the default chain, with seeds {FRESH[0]} to {FRESH[-1]}, by which nothing was chosen",
-    option=" --confirm",
-    runs=dict.fromkeys(("none", "default"), FRESH),
-)
-BY_PARTS = Question(
-    page="parts",
-    title="Does each part of the default chain help?",
-    told="the default chain, with it less its noise, its rooms, or its changes of voice (tempo, pitch, formants), with "
-    "noise from 0 dB, where the default's begins at 5, and with `speed` beside the others",
-    option=" --parts",
-    base="default",
-    runs=dict.fromkeys(PARTS, SEEDS),
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Corpus:
-    """What to adapt to: the pipeline it starts from, its epochs, and the chains worth their time."""
-
-    pipeline: Path
-    epochs: int
-    replay_share: float
-    chains: tuple[str, ...]
-
-
-CORPORA = {
-    "demo": Corpus(
-        pipeline=Path("pipelines/demo.toml"),
-        epochs=14,
-        replay_share=0.5,
-        chains=tuple(chain for chain in CHAINS if chain not in OTHER_SHARES),
-    ),
-    "an4": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=12, replay_share=0.25, chains=CHAINS),
-    "fsdd": Corpus(pipeline=Path("pipelines/an4.toml"), epochs=8, replay_share=0.25, chains=("none", "all", "default")),
-}
 
 
 def read_rows(corpus: str) -> dict[str, list[Utterance]]:
@@ -184,31 +96,16 @@ def prepare(corpus: str, folder: Path) -> dict[str, Path]:
     return {role: path for role, path in paths.items() if path.exists()}
 
 
-def chain_tables(chain: str) -> dict[str, dict[str, Any]]:
-    """The transforms of a chain, each with its own default probability and ranges."""
-    names: Sequence[str] = FAMILIES.get(chain, ())
-    if chain == "all":
-        names = [name for family in FAMILIES.values() for name in family]
-    if chain == "default-say":
-        names = ["say", *DEFAULT]
-    tables: dict[str, Any] = {name: {} for name in names}
-    if chain in PARTS:
-        tables = {name: table for name, table in {**DEFAULT, **PARTS[chain]}.items() if table is not None}
-    if chain in SAID:
-        tables = {**tables, "say": {"p": SAID[chain]}}
-    checked = tables_of.check(tables)
-    return {name: {"p": getattr(checked, name).p, **table} for name, table in tables.items()}
-
-
-def pipeline_of(corpus: Corpus, chain: str, seed: int, paths: Mapping[str, Path], epochs: int) -> dict[str, Any]:
+def pipeline_of(name: str, chain: str, seed: int, paths: Mapping[str, Path], epochs: int) -> dict[str, Any]:
     """The corpus's pipeline with a chain: the same epochs over the same rows, nothing blended."""
+    corpus = CORPORA[name]
     tree = tomllib.loads(corpus.pipeline.read_text(encoding="utf-8"))
     for table in ("conditions", "synth"):  # the recordings alone
         tree.pop(table, None)
     tree["encode"] = {"single_share": SINGLE_SHARE}
     tree["data"] |= {role: str(path) for role, path in paths.items()}
     tree["data"]["allow_leaks"] = ["speaker", "text", "near_text"]  # accented copies of the test; commands in an4
-    tables = chain_tables(chain)
+    tables = chain_tables(name, chain)
     tree["augment"] = {"views": VIEWS if tables else 0, "seed": seed, **tables}
     tree["finetune"] |= {
         "epochs": epochs, "patience": epochs, "replay_share": corpus.replay_share, "alphas": [1.0], "seed": seed
@@ -218,16 +115,16 @@ def pipeline_of(corpus: Corpus, chain: str, seed: int, paths: Mapping[str, Path]
     return tree
 
 
-def run_one(corpus: str, chain: str, seed: int, epochs: int) -> dict[str, Any]:
+def run_one(question: Question, corpus: str, chain: str, seed: int) -> dict[str, Any]:
     """Adapt and transcribe; training views and states are removed when it is done.
 
     Raises:
         RuntimeError: the run failed; the same command goes on with it.
     """
-    folder, name = ROOT / corpus, name_of(chain, seed)
+    folder, name, epochs = ROOT / corpus, question.name(corpus, chain, seed), question.epochs(corpus)
     path = folder / f"{name}.toml"
     paths = prepare(corpus, folder)
-    text = to_toml(pipeline_of(CORPORA[corpus], chain, seed, paths, epochs))
+    text = to_toml(pipeline_of(corpus, chain, seed, paths, epochs))
     if not path.exists() or path.read_text(encoding="utf-8") != text:
         with files.atomic_write(path) as file:
             file.write(text)
@@ -265,24 +162,19 @@ def run_one(corpus: str, chain: str, seed: int, epochs: int) -> dict[str, Any]:
     return result
 
 
-def name_of(chain: str, seed: int) -> str:
-    """The run's folder."""
-    return f"{chain.replace(' ', '-')}-{seed}"
-
-
 def normaliser_of(corpus: str) -> str:
     """The normaliser that the corpus's pipeline scores with."""
     tree = tomllib.loads(CORPORA[corpus].pipeline.read_text(encoding="utf-8"))
     return str(tree.get("score", {}).get("normaliser", "jargon-safe"))
 
 
-def compare(corpus: str, chain: str, seeds: Sequence[int], base: str) -> list[dict[str, Any]]:
-    """Word error rates by condition, `base` before and `chain` after, seeds pooled; intervals over speakers."""
+def compare(question: Question, corpus: str, chain: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """Word error rates by condition, the base before and `chain` after, seeds pooled; intervals over speakers."""
     sides = []
-    for name in (base, chain):
+    for name in (question.base, chain):
         side = []
         for seed in seeds:
-            path = ROOT / corpus / name_of(name, seed) / "test.jsonl"
+            path = ROOT / corpus / question.name(corpus, name, seed) / "test.jsonl"
             for row in manifest.read(path, need_audio=False):
                 side.append(dataclasses.replace(row, id=f"{row.id}@{seed}"))
         sides.append(side)
@@ -297,7 +189,7 @@ def compare(corpus: str, chain: str, seeds: Sequence[int], base: str) -> list[di
 def page(corpus: str, question: Question) -> str:
     """The table in Markdown, from the runs that are done."""
     asked, base = question.asked_of(corpus), question.base
-    paths = {(chain, seed): ROOT / corpus / name_of(chain, seed) / "result.json" for chain, seed in asked}
+    paths = {run: ROOT / corpus / question.name(corpus, *run) / "result.json" for run in asked}
     finished = [files.read_json(path) for path in paths.values() if path.exists()]
     seeds_of: dict[str, list[int]] = {chain: [] for chain in question.runs}
     for row in finished:
@@ -316,14 +208,14 @@ def page(corpus: str, question: Question) -> str:
     ]
     if not seeds_of[base]:
         return "\n".join([*lines, "Nothing is measured yet.", ""])
-    first = compare(corpus, base, seeds_of[base], base)
+    first = compare(question, corpus, base, seeds_of[base])
     names = [str(entry["value"]) for entry in first]
     lines += ["| chain | seeds | " + " | ".join(names) + " |", "| :-- | --: |" + " :-- |" * len(names)]
     lines.append(f"| {base} | {len(seeds_of[base])} | " + " | ".join(f"{100 * e['after']:.1f}" for e in first) + " |")
     for chain in question.runs:
         seeds = [seed for seed in seeds_of[chain] if seed in seeds_of[base]]
         if seeds and chain != base:
-            cells = {str(entry["value"]): cell(entry) for entry in compare(corpus, chain, seeds, base)}
+            cells = {str(entry["value"]): cell(entry) for entry in compare(question, corpus, chain, seeds)}
             lines.append(f"| {chain} | {len(seeds)} | " + " | ".join(cells.get(name, "-") for name in names) + " |")
     epochs, steps = ({row[key] for row in finished} for key in ("epochs", "steps"))
     words = ", ".join(f"{entry['value']} {entry['words']:,}" for entry in first)
@@ -375,10 +267,11 @@ def main() -> int:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--confirm", action="store_true", help="none and the default, seeds nothing was chosen by")
     which.add_argument("--parts", action="store_true", help="the default less each of its parts, and with another")
+    which.add_argument("--short", action="store_true", help="none, the default and the pipeline's own, half the epochs")
     parser.add_argument("--table", action="store_true", help="only write the page")
     options = parser.parse_args()
-    name, epochs = options.corpus, CORPORA[options.corpus].epochs
-    question = CONFIRMED if options.confirm else BY_PARTS if options.parts else ABLATION
+    name = options.corpus
+    question = CONFIRMED if options.confirm else BY_PARTS if options.parts else SHORT if options.short else ABLATION
     asked = question.asked_of(name)
     if unknown := {*(options.chains or ())} - {chain for chain, _ in asked}:
         parser.error(f"--chains: {', '.join(sorted(unknown))}: not asked of {name} here")
@@ -386,12 +279,12 @@ def main() -> int:
         (chain, seed)
         for chain, seed in asked
         if (not options.chains or chain in options.chains)
-        and not (ROOT / name / name_of(chain, seed) / "result.json").exists()
+        and not (ROOT / name / question.name(name, chain, seed) / "result.json").exists()
     ]
 
     def finish(runs: Sequence[tuple[str, int]], jobs: int) -> None:
         with multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
-            started = [pool.apply_async(run_one, (name, chain, seed, epochs)) for chain, seed in runs]
+            started = [pool.apply_async(run_one, (question, name, chain, seed)) for chain, seed in runs]
             for one in started:
                 one.get()
                 write_page(name, question)
