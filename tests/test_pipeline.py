@@ -38,11 +38,11 @@ def rows_of(name: str, *, keep: Callable[[dict], bool] = lambda row: True, count
 def write_pipeline(folder: Path) -> Path:
     parts = {
         "train": rows_of("train.jsonl", count=16),
-        "dev": rows_of("dev.jsonl", count=6),
-        "test": rows_of("test.jsonl", count=8),
+        "dev": rows_of("dev.jsonl", count=4),
+        "test": rows_of("test.jsonl", count=6),
         "general": [
             row
-            for split, count in (("general_train", 12), ("general_dev", 6), ("general_test", 8))
+            for split, count in (("general_train", 8), ("general_dev", 4), ("general_test", 6))
             for row in rows_of("general_speech.jsonl", keep=lambda row, split=split: row["split"] == split, count=count)  # type: ignore[misc]
         ],
     }

@@ -9,11 +9,18 @@ import any_whisper
 import pytest
 import torch
 import transformers
-from test_pipeline import CLINICAL, finish, rows_of, write_pipeline
+from test_pipeline import CLINICAL, rows_of, write_pipeline
 
-from speechft import config, files, stages
+from speechft import cli, config, files, stages
 from speechft.run import Run
 from speechft.whisper import load
+
+
+def finish(pipeline: Path, runs: Path, *settings: str, name: str) -> Path:
+    """Run by the command, in this process, which has imported what it needs; the run's folder."""
+    sets = [part for setting in settings for part in ("--set", setting)]
+    assert cli.main(["run", "--pipeline", str(pipeline), "--runs", str(runs), "--run", name, *sets]) == 0
+    return runs / name
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +51,7 @@ def test_a_multilingual_whisper_from_a_directory(tmp_path: Path) -> None:
         "finetune.strategy=lora",
         "finetune.learning_rate=1e-4",  # so little that it still ends soon
     )
-    finish(pipeline, tmp_path / "runs", *(part for setting in settings for part in ("--set", setting)))
-    run = tmp_path / "runs" / "small"
+    run = finish(pipeline, tmp_path / "runs", *settings, name="german")
     report = json.loads((run / "report.json").read_text())
     assert report["wer"]["words"] > 20
     assert report["suppressed"]["base_blocks"]  # the base is scored with leave to write them too
@@ -67,9 +73,7 @@ def test_everything_trains_from_audio_and_nothing_under_prompt(pipeline: Path) -
     changed: dict[str, set[str]] = {}
     for strategy, settings in (("full", shares), ("prompt", [terms])):
         given = ["finetune.epochs=1", f"finetune.strategy={strategy}", *settings]
-        sets = [part for setting in given for part in ("--set", setting)]
-        finish(pipeline, runs, "--run", strategy, *sets)
-        run = runs / strategy
+        run = finish(pipeline, runs, *given, name=strategy)
         assert json.loads((run / "report.json").read_text())["wer"]["words"] > 20
         adapted = load.load(str(run / "finetune" / "model"))
         changed[strategy] = {n for n, value in adapted.model.state_dict().items() if not torch.equal(value, base[n])}
