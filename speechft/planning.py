@@ -121,12 +121,28 @@ def describe(run: Run) -> str:
     lines += [f"{name:<12}{what:<44}{seconds / 60:>9.1f}{gb:>9.2f}" for name, what, seconds, gb in rows]
     total_s, total_gb = sum(r[2] for r in rows), sum(r[3] for r in rows)
     lines.append(f"{'all':<12}{machine:<44}{total_s / 60:>9.1f}{total_gb:>9.2f}")
-    # The model and the base's copy; two moments and a gradient of what may train (all but the encoder, unless audio).
-    weights = shape.parameters * 4e-9
-    trained = {"audio": 1.0, "states": shape.decoder_share, "nothing": 0.0}[run.learns_from]
-    memory_gb = 1.2 + 2 * weights + 3 * trained * weights + 0.1 * shape.d_model / 192
+    # The model and the base's copy; two moments and a gradient of what trains.
+    memory_gb = 1.2 + 8e-9 * shape.parameters + 12e-9 * trained_values(run, shape) + 0.1 * shape.d_model / 192
     lines.append(f"memory: about {memory_gb:.1f} GB; results in {run.dir}")
     return "\n".join(lines)
+
+
+def trained_values(run: Run, shape: Shape) -> int:
+    """How many values train at most, biases and norms left out, as `adapt.strategies` chooses them."""
+    settings, d = run.pipeline.finetune, shape.d_model
+    decoder = round(shape.decoder_share * shape.parameters)
+    if (
+        settings.strategy == "lora"
+    ):  # a pair of factors for each matrix: four or eight of attention, two of feed-forward
+        layers = 26 * shape.decoder_layers + 18 * shape.encoder_layers * settings.lora_encoder
+        return layers * settings.lora_rank * d
+    return {
+        "prompt": 0,
+        "head": shape.vocabulary * d,
+        "upper": 16 * min(settings.upper_layers, shape.decoder_layers) * d * d,
+        "progressive": decoder + 12 * min(settings.encoder_layers, shape.encoder_layers) * d * d,
+        "decoder": decoder,
+    }.get(settings.strategy, shape.parameters - operations.POSITIONS * d)
 
 
 def _evaluations(run: Run) -> int:

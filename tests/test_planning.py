@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from speechft import config, planning
+from speechft.adapt import strategies
 from speechft.augment import settings
 from speechft.errors import InputError
 from speechft.run import Run
@@ -35,6 +36,25 @@ def test_rows_and_windows_of_the_demo(monkeypatch: pytest.MonkeyPatch) -> None:
     assert windows == pytest.approx(2392, rel=0.2)
     assert "1,320 sentences" in plan
     assert 2 < minutes(plan, "all") < 20
+
+
+def test_values_that_train_are_counted_as_they_are_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory is planned by them: adapters and the head need little beside a whole decoder."""
+    model = load.load("nano").model
+    shape = planning.Shape(
+        d_model=model.config.d_model, encoder_layers=model.config.encoder_layers,
+        decoder_layers=model.config.decoder_layers, vocabulary=model.config.vocab_size,
+        n_mels=model.config.num_mel_bins,
+    )  # fmt: skip
+    for strategy in ("prompt", "head", "upper", "decoder", "progressive", "full"):
+        run = run_of(monkeypatch, "demo", f"finetune.strategy={strategy}")
+        trained, _ = strategies.freeze(model, strategy, upper_layers=2, epoch=1, epochs=2)
+        assert planning.trained_values(run, shape) == pytest.approx(trained, rel=0.03), strategy
+    for encoder in (False, True):
+        run = run_of(monkeypatch, "demo", "finetune.strategy=lora", f"finetune.lora_encoder={str(encoder).lower()}")
+        rank = run.pipeline.finetune.lora_rank
+        adapted = strategies.adapter_values(model, rank=rank, encoder=encoder)
+        assert planning.trained_values(run, shape) == adapted
 
 
 def test_rows_are_divided_as_ingest_divides_them(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
