@@ -35,7 +35,7 @@ CLIP_S = 0.5
 CLIPS_A_FILE = 1000
 STAGES = ("ingest", "augment", "encode", "finetune")
 WORDS = "alpha bravo charlie delta echo foxtrot golf hotel india juliet kilo lima mike november oscar papa".split()
-WINDOWS_AN_HOUR = 120 / 0.85  # gaps, and a tenth of the clips alone
+WINDOWS_AN_HOUR = 120 / 0.85  # of clips much shorter than a window, with gaps
 CHECKED = 32  # rows of dev and of test: a batch, as a model that knows nothing writes to the last position
 
 
