@@ -38,6 +38,7 @@ PARTS: dict[str, dict[str, Any]] = {  # what the default's tables become, None: 
     "no voice": dict.fromkeys(VOICE),
     "noise from 0 dB": {"noise": {"snr_db": [0, 25]}},
     "speed too": {"speed": {}},
+    "half as often": {name: {"p": getattr(tables_of.check(DEFAULT), name).p / 2} for name in DEFAULT},
 }
 BABBLE = "manifests/clinical/audio/babble"  # eight voices that speak nowhere else
 CONDITIONS: dict[str, dict[str, Any]] = {
@@ -118,7 +119,7 @@ BY_PARTS = Question(
     page="parts",
     title="Does each part of the default chain help?",
     told="the default chain, with it less its noise, its rooms, or its changes of voice (tempo, pitch, formants), with "
-    "noise from 0 dB, where the default's begins at 5, and with `speed` beside the others",
+    "noise from 0 dB, where the default's begins at 5, with `speed` beside the others, and with all half as often",
     option=" --parts",
     base="default",
     runs=dict.fromkeys(PARTS, SEEDS),
