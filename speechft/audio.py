@@ -26,6 +26,9 @@ OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # 65307, the largest page
 UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # data sizes of WAV files written to a pipe
 
 
+LOWEST_RATE = 1000  # Hz; speech starts where telephones do, and resampling from less takes a filter without end
+
+
 class AudioError(InputError):
     """A sound file that cannot be used; `reason` is the short category it is counted under."""
 
@@ -187,10 +190,15 @@ def _open(path: Path) -> soundfile.SoundFile:
         raise AudioError("truncated", f"{path}: the file breaks off, at least {missing:,} bytes are missing")
     try:
         file = soundfile.SoundFile(path)
+    except TypeError as error:  # without a header, by its suffix
+        raise AudioError("not audio", f"{path}: has no header; convert it to WAV or FLAC") from error
     except soundfile.LibsndfileError as error:
         raise AudioError(
             "not audio", f"{path}: cannot be read as audio ({error.error_string}); convert it to WAV or FLAC"
         ) from error
+    if file.samplerate < LOWEST_RATE:
+        file.close()
+        raise AudioError("not audio", f"{path}: the header says {file.samplerate} Hz; convert it anew")
     if file.frames <= 0:
         file.close()
         raise AudioError("empty audio", f"{path}: the header says it holds no samples")

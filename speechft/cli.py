@@ -185,7 +185,10 @@ def _score_command(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> Run:
     pipeline = config.load(options.pipeline, options.set)
-    return Run(pipeline, options.runs / (options.run or options.pipeline.stem))
+    name = options.run or options.pipeline.stem
+    if Path(name).name != name or name in ("..", "states"):
+        raise InputError(f"--run {name}: a run is a folder in {options.runs}, called by one plain name, and not states")
+    return Run(pipeline, options.runs / name)
 
 
 def run_all(options: argparse.Namespace) -> int:

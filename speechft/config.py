@@ -21,7 +21,7 @@ Strategy = Literal["prompt", "head", "lora", "upper", "decoder", "progressive", 
 class _Table(pydantic.BaseModel):
     """A table in which an unknown key is an error."""
 
-    model_config = pydantic.ConfigDict(extra="forbid", frozen=True)
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Model(_Table):
@@ -118,7 +118,7 @@ class Finetune(_Table):
     strategy: Strategy = "decoder"
     epochs: Positive = 5
     learning_rate: Annotated[float, pydantic.Field(gt=0.0, le=0.01)] | None = None
-    batch_clips: Positive | None = None
+    batch_clips: Annotated[int, pydantic.Field(ge=1, le=65_536)] | None = None
     replay_share: Annotated[float, pydantic.Field(ge=0.0, le=0.9)] = 0.0
     distil: Annotated[float, pydantic.Field(ge=0.0)] = 0.0
     l2sp: Annotated[float, pydantic.Field(ge=0.0)] = 0.0
@@ -133,7 +133,7 @@ class Finetune(_Table):
     channel_mask_share: Share = 0.1
     upper_layers: Positive = 2
     encoder_layers: Annotated[int, pydantic.Field(ge=0)] = 0
-    lora_rank: Positive = 16
+    lora_rank: Annotated[int, pydantic.Field(ge=1, le=1024)] = 16
     lora_encoder: bool = False
     thaw: Literal["epoch", "stall"] = "epoch"
     seed: int = 1
@@ -167,9 +167,9 @@ class Score(_Table):
     """How hypotheses are counted."""
 
     normaliser: Literal["raw", "whisper-english", "whisper-basic", "jargon-safe", "letters"] = "jargon-safe"
-    smallest_gain: Annotated[float, pydantic.Field(gt=0.0)] | None = None
-    resamples: Annotated[int, pydantic.Field(ge=100)] = 10_000
-    seed: int = 1
+    smallest_gain: Annotated[float, pydantic.Field(gt=0.0, lt=1.0)] | None = None
+    resamples: Annotated[int, pydantic.Field(ge=100, le=1_000_000)] = 10_000
+    seed: Annotated[int, pydantic.Field(ge=0)] = 1
 
 
 class Pipeline(_Table):

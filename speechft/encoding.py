@@ -166,7 +166,10 @@ def _content(row: Utterance) -> str:
     checked: str | None = row.extra.get(manifest.SOUND)
     if row.transform is not None or checked is None:
         path = Path(row.audio_filepath or "")
-        stat = path.stat()
+        try:
+            stat = path.stat()
+        except OSError as error:
+            raise _unreadable(row, error.strerror) from error
         return f"{_hash(path, stat.st_size, stat.st_mtime_ns)} at {row.offset:g} s"
     return checked
 
@@ -185,7 +188,19 @@ def sound(clips: Iterable[tuple[str | Path, float, float | None, float]]) -> np.
 
 def _render(content: list[Window], number: int) -> np.ndarray:
     rows = [(placed.utterance, placed.start_s) for placed in content[number].placed]
-    return sound((row.audio_filepath or "", row.offset, row.duration, start_s) for row, start_s in rows)
+    try:
+        return sound((row.audio_filepath or "", row.offset, row.duration, start_s) for row, start_s in rows)
+    except audio.AudioError as error:
+        named = str(error)  # as every such sentence names its file
+        raise _unreadable(next(row for row, _ in rows if str(row.audio_filepath) in named), named) from error
+
+
+def _unreadable(row: Utterance, why: str | None) -> InputError:
+    """What to do about sound that was there: what a stage made lies two folders below the stage's own."""
+    path = Path(row.audio_filepath or "")
+    if row.transform is None:
+        return InputError(f"{path}: cannot be read any more ({why}); put it back, and the same command goes on")
+    return InputError(f"{path}: cannot be read ({why}); remove {path.parents[2]}, and the same command makes it again")
 
 
 def _segments(placed: Placed) -> dict[str, Any]:

@@ -209,6 +209,9 @@ class Stage:
         earlier_s = _seconds_spent(self.dir, started) if resuming and started is not None else 0.0
         try:
             self._clear(everything=not resuming)
+            for entry in (record or {}).get("outputs") or [] if resuming else []:  # finished, and since damaged
+                if not _still_there([entry]):
+                    Path(entry["path"]).unlink(missing_ok=True)
             self._begun = {
                 "settings": self.settings,
                 "seed": self.seed,
@@ -314,7 +317,8 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         record = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return record if isinstance(record, dict) else None
+    listed = isinstance(record, dict) and all(isinstance(record.get(key, []), list) for key in ("inputs", "outputs"))
+    return record if listed else None
 
 
 def _expand(paths: Iterable[str | Path]) -> list[Path]:

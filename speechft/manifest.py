@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from speechft.errors import InputError
 
 LABELS = ("speaker", "accent", "lang", "domain", "split", "recording", "condition")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+REJECTS = "rejects.jsonl"  # of a stage: rows as they stood, with why
+MOST_SECONDS = 1e8  # three years: what is longer was not meant as seconds
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -239,9 +241,15 @@ def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tupl
             continue
         if heading is None:
             heading = [cell.strip() for cell in cells]
+            if twice := sorted({cell for cell in heading if cell and heading.count(cell) > 1}):
+                raise InputError(f"{path}:{start}: the heading names {', '.join(twice)} twice; leave one out")
             if "audio_filepath" not in heading and (need_audio or "id" not in heading):
                 needed = "audio_filepath" if need_audio else "id"
                 raise InputError(f"{path}:{start}: the heading has no {needed}, only {', '.join(heading)}")
+            continue
+        if any(_swallows(cell, delimiter, heading) for cell in cells):
+            told = f'lines {start} to {reader.line_num} are one row, as a quotation mark (") is not closed in its line'
+            yield start, {"line": cells}, f"{told}; double it, or take it out"
             continue
         if len(cells) != len(heading):
             yield start, {"line": cells}, f"{len(cells)} cells, but the heading has {len(heading)}"
@@ -250,10 +258,19 @@ def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tupl
         yield start, {key: cell for key, cell in row.items() if key and (cell or key in kept)}, ""
 
 
+def _swallows(cell: str, delimiter: str, heading: list[str]) -> bool:
+    """Whether a cell of several lines holds what looks like rows of their own, with a file where files are named."""
+    rows = (line.split(delimiter) for line in cell.split("\n")[1:])
+    at = heading.index("audio_filepath") if "audio_filepath" in heading else None
+    return any(len(row) == len(heading) and (at is None or Path(row[at]).suffix != "") for row in rows)
+
+
 def _utterance(row: dict[str, Any], folder: Path, *, need_audio: bool) -> Utterance:
     audio = row.get("audio_filepath")
     if audio is not None and not isinstance(audio, str):
         raise _BadRow("bad value", f"audio_filepath must be text, got {audio!r}")
+    if audio and "\0" in audio:
+        raise _BadRow("bad value", f"audio_filepath holds a null character: {audio!r}")
     if not audio and need_audio:
         raise _BadRow("missing key", "the row has no audio_filepath")
     offset = _seconds(row, "offset")
@@ -310,6 +327,8 @@ def _seconds(row: dict[str, Any], key: str) -> float | None:
         seconds = math.nan
     if not math.isfinite(seconds):
         raise _BadRow("bad value", f"{key} must be a number of seconds, got {value!r}")
+    if seconds > MOST_SECONDS:
+        raise _BadRow("bad value", f"{key} must be a number of seconds, got {value!r:.40}")
     if seconds < 0 or (key == "duration" and seconds == 0):
         raise _BadRow("bad value", f"{key} must be {'> 0' if key == 'duration' else '>= 0'}, got {seconds}")
     return seconds
@@ -319,7 +338,7 @@ def _view(row: dict[str, Any]) -> int:
     value = row.get("view", 0)
     try:
         view = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         view = -1
     if view < 0 or isinstance(value, bool):
         raise _BadRow("bad value", f"view must be a whole number >= 0, got {value!r}")
@@ -331,21 +350,25 @@ def _transform(row: dict[str, Any]) -> list[dict[str, Any]] | None:
     if isinstance(value, str):  # a CSV cell
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = [value]
     if value is not None and not (isinstance(value, list) and all(isinstance(step, dict) for step in value)):
         raise _BadRow("bad value", f"transform must be a list of objects, got {row['transform']!r}")
     return compact(value) if value else value
 
 
-def sound_files(paths: Iterable[Path]) -> str:
-    """One hash of the sound files that manifests name: where they are, how large and how old. Another once one of them
-    has changed or is gone."""
+def sound_files(paths: Sequence[Path]) -> str:
+    """One hash of the sound files that a stage's rows name, and those it rejected: where they are, how large and how
+    old. Another once one of them has changed, is gone or is there."""
     digest = hashlib.sha256()
-    for path in sorted({row.audio_filepath for manifest in paths for row in each(manifest) if row.audio_filepath}):
+    sounds = {row.audio_filepath for path in paths if path.name != REJECTS for row in each(path) if row.audio_filepath}
+    for path in (path for path in paths if path.name == REJECTS):
+        names = (row["row"].get("audio_filepath") for row in files.each_jsonl(path))
+        sounds |= {Path(name) for name in names if isinstance(name, str)}
+    for path in sorted(sounds):
         try:
             stat = path.stat()
             digest.update(f"{path}\n{stat.st_size} {stat.st_mtime_ns}\n".encode())
-        except OSError:
+        except (OSError, ValueError):  # ValueError: no file can be called so
             digest.update(f"{path}\ngone\n".encode())
     return digest.hexdigest()

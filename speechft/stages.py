@@ -92,7 +92,8 @@ def ingest(run: Run) -> bool:
 
 def _sound(folder: Path) -> str:
     """The sound files of all rows as they are now: a recording may be made anew under a manifest that stays."""
-    return manifest.sound_files(path for role in readers.ROLES if (path := folder / f"{role}.jsonl").exists())
+    names = [*(f"{role}.jsonl" for role in readers.ROLES), manifest.REJECTS]
+    return manifest.sound_files([path for name in names if (path := folder / name).exists()])
 
 
 def augment(run: Run) -> bool:

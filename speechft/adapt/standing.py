@@ -18,6 +18,23 @@ RECENT = 20  # steps whose mean loss tells divergence
 DIVERGED = 2.0  # nats above the lowest such mean
 
 
+def read_checkpoint(path: Path, device: str) -> dict[str, Any]:
+    """What `write` wrote.
+
+    Raises:
+        InputError: the file is damaged.
+    """
+    try:
+        saved = torch.load(path, map_location=device, weights_only=True)
+        saved["model"]
+    except Exception as error:  # of whatever kind damaged bytes lead to
+        raise InputError(
+            f"{path}: is damaged ({type(error).__name__}); remove {path.parent}, and the same command trains anew"
+        ) from error
+    found: dict[str, Any] = saved
+    return found
+
+
 @dataclass(kw_only=True)
 class Standing:
     """After `done` steps of an epoch, `step` in all."""

@@ -376,7 +376,7 @@ class Loop:
         """Go on from the checkpoint, if there is one."""
         path = self.out / "checkpoint.pt"
         if self.team.told(path.exists()):
-            saved = torch.load(path, map_location="cpu", weights_only=True)
+            saved = standing.read_checkpoint(path, "cpu")
             self.model.load_state_dict(saved["model"], strict=False)
             self.optimizer.load_state_dict(saved["optimizer"])
             if saved["scaler"]:  # none of a precision that needs none
@@ -390,7 +390,7 @@ class Loop:
         if self._board:
             self._board.close()
         if self.team.told((self.out / "best.pt").exists()):
-            best = torch.load(self.out / "best.pt", map_location=self.device.name, weights_only=True)
+            best = standing.read_checkpoint(self.out / "best.pt", self.device.name)
             self.model.load_state_dict(best["model"], strict=False)
             self.state.restored = best.get("row")
         if self.recipe.strategy == "lora":

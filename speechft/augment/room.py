@@ -4,6 +4,7 @@ import dataclasses
 import json
 import logging
 import math
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -202,14 +203,17 @@ def simulate_once(path: Path, *, count: int, seed: str, rt60_s: tuple[float, flo
 def _read(path: Path, key: str) -> Bank | None:
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as kept:
-        if str(kept["key"]) != key:
-            return None
-        responses = np.split(kept["samples"], np.cumsum(kept["lengths"])[:-1])
-        return Bank(
-            responses=responses, direct=kept["direct"].tolist(), rt60_s=kept["rt60_s"].tolist(),
-            facts=json.loads(str(kept["facts"])),
-        )  # fmt: skip
+    try:
+        with np.load(path, allow_pickle=False) as kept:
+            if str(kept["key"]) != key:
+                return None
+            responses = np.split(kept["samples"], np.cumsum(kept["lengths"])[:-1])
+            return Bank(
+                responses=responses, direct=kept["direct"].tolist(), rt60_s=kept["rt60_s"].tolist(),
+                facts=json.loads(str(kept["facts"])),
+            )  # fmt: skip
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # damaged: simulated again, to the same
+        return None
 
 
 def load(folder: Path, *, leave_out: Callable[[Path], Reject | None] = lambda path: None) -> Bank:

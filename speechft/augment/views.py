@@ -86,6 +86,7 @@ def make_views(
     total = count * len(rows) + len(more)
     if not total:
         return Made(rows=iter(rows))
+    _require_new(rows, (f"{row.id}#view{view}" for view in range(1, count + 1) for row in rows))
     given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
     materials = plan.materials(rows, settings=settings, seed=seed, bank=bank, unheard=unheard)
     wanted = itertools.chain(((row, view) for view in range(1, count + 1) for row in rows), more)
@@ -111,6 +112,9 @@ def make_conditions(
             of no row.
     """
     clean = [row for row in rows if row.condition in (None, "clean")]
+    if conditions and not clean:
+        raise InputError("conditions: every test row has a `condition` already; leave that key out of the clean rows")
+    _require_new(clean, (f"{row.id}#{name}" for name in conditions for row in clean))
     rejects, failed = list[Reject](), list[Reject]()
 
     def made() -> Iterator[Utterance]:
@@ -184,6 +188,13 @@ def show(
     if isinstance(made, Reject):
         raise InputError(f"--show {made.detail}")
     return _row_of(job, made)
+
+
+def _require_new(rows: Sequence[Utterance], made: Iterable[str]) -> None:
+    """Refuse rows whose ids are those that copies of others will have."""
+    taken = {row.id for row in rows if "#" in row.id}
+    if taken and (twice := next((identity for identity in made if identity in taken), None)):
+        raise InputError(f'the id "{twice}" is a row\'s, and a copy of another row would have it; give the row another')
 
 
 def _find(identity: str, rows: Sequence[Utterance], what: str, asked: str) -> Utterance:
@@ -282,7 +293,8 @@ def _make(job: _Job) -> dict[str, Any] | Reject:
     """Make one file unless an earlier attempt did; its sidecar, which is written last, or why a condition cannot be."""
     sidecar = job.path.with_suffix(".json")
     row = job.row
-    if not sidecar.exists():
+    facts = _facts_of(job.path, sidecar)
+    if facts is None:
         assert _materials is not None
         assert row.audio_filepath is not None
         samples = audio.read(row.audio_filepath, offset_s=row.offset, duration_s=row.duration)
@@ -300,9 +312,20 @@ def _make(job: _Job) -> dict[str, Any] | Reject:
                 where = f"{row.id}#{job.condition}"
                 return Reject({"id": row.id}, f"no {job.condition} copy", f"{where}: {error}", where)
         audio.write(job.path, samples)
-        files.write_json(sidecar, {"transform": done, "duration": len(samples) / audio.SAMPLE_RATE})
-    facts: dict[str, Any] = files.read_json(sidecar)
+        duration_s = len(samples) / audio.SAMPLE_RATE
+        facts = {"transform": done, "duration": duration_s, "bytes": job.path.stat().st_size}
+        files.write_json(sidecar, facts)
     return facts
+
+
+def _facts_of(path: Path, sidecar: Path) -> dict[str, Any] | None:
+    """What an earlier attempt made; None where sound or sidecar are not there, or are damaged."""
+    try:
+        facts: dict[str, Any] = files.read_json(sidecar)
+        whole = path.stat().st_size == facts["bytes"] and "duration" in facts and "transform" in facts
+    except (InputError, OSError, KeyError, TypeError):
+        return None
+    return facts if whole else None
 
 
 def _row_of(job: _Job, facts: Mapping[str, Any]) -> Utterance:

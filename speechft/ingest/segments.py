@@ -17,12 +17,15 @@ from speechft.ingest.readers import Row
 from speechft.manifest import Reject
 
 LONGEST_S = overlap.LONGEST_S
+SLACK_S = 0.05  # by which times may be rounded
 
 
 def cut_all(rows: Iterable[Row]) -> tuple[list[Row], list[Reject]]:
     """Rows with `segments` as rows of at most 30 s, all others as they are; what cannot be cut is rejected by name."""
+    rows = list(rows)
     kept: list[Row] = []
     rejects: list[Reject] = []
+    ids = {row.utterance.id for row in rows}
     for row in rows:
         told = row.utterance.extra.get("segments")
         if told is None:
@@ -30,13 +33,21 @@ def cut_all(rows: Iterable[Row]) -> tuple[list[Row], list[Reject]]:
             continue
         try:
             segments = _read(told)
+            length = row.utterance.duration
+            if length is not None and segments[-1]["end"] > length + SLACK_S:
+                raise ValueError(f"segments end at {segments[-1]['end']:.2f} s, the row at {length:.2f} s")
         except ValueError as error:
             utterance = row.utterance
             rejects.append(Reject(utterance.row(), "bad segments", f"{row.where}: {error}", row.where))
             continue
         for group in _groups(segments):
             if group[-1]["end"] - group[0]["start"] <= LONGEST_S:
-                kept.append(_cut(row, group, alone=len(group) == len(segments)))
+                cut = _cut(row, group, alone=len(group) == len(segments))
+                if cut.utterance.id != row.utterance.id and cut.utterance.id in ids:
+                    detail = f'{row.where}: one of its segments would have the id "{cut.utterance.id}", which a row has'
+                    rejects.append(Reject(cut.utterance.row(), "duplicate id", detail, row.where))
+                else:
+                    kept.append(cut)
             else:
                 detail = f"{row.where}: the segment at {group[0]['start']:.2f} s lasts over {LONGEST_S:.0f} s"
                 rejects.append(Reject({**row.utterance.row(), "segments": group}, "too long", detail, row.where))
@@ -55,7 +66,7 @@ def _read(told: Any) -> list[dict[str, Any]]:
     for number, entry in enumerate(told, 1):
         try:
             start, end, text = float(entry["start"]), float(entry["end"]), entry["text"]
-        except (TypeError, KeyError, ValueError) as error:
+        except (TypeError, KeyError, ValueError, OverflowError) as error:
             raise ValueError(f"segment {number} has no start, end and text") from error
         if not (math.isfinite(start) and math.isfinite(end) and 0 <= start < end and isinstance(text, str)):
             raise ValueError(f"segment {number} must start at 0 s or later, and before it ends; text in quotes")

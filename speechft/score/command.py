@@ -20,6 +20,8 @@ from speechft.score.terms import read_terms
 
 log = logging.getLogger(__name__)
 
+WRITTEN = ("score.json", "table.md", "rows.jsonl", "reference.trn", "before.trn", "after.trn")
+
 
 def run(
     reference: str | Path,
@@ -64,6 +66,10 @@ def run(
     Raises:
         InputError: a file cannot be read, or the ids do not fit together.
     """
+    given = [reference, hypothesis_a, hypothesis_b, terms, train, *(general or ())]
+    written = {(Path(out) / name).resolve() for name in WRITTEN} if out is not None else set()
+    if lost := next((path for path in given if path is not None and Path(path).resolve() in written), None):
+        raise InputError(f"--out {out}: {lost} would be written over; choose another folder")
     rows = read_references(reference)
     if train is not None and terms is None and general is None:
         log.warning("%s: terms are not mined without general speech to compare with: give --general, or --terms", train)

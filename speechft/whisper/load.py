@@ -11,7 +11,7 @@ import hashlib
 import logging
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,16 +120,18 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
     source.check_language(path, base, language=language, task=task)
     try:
         with quiet_transformers():
-            model = transformers.WhisperForConditionalGeneration.from_pretrained(path, dtype=torch.float32)
+            found: Any = transformers.WhisperForConditionalGeneration.from_pretrained(
+                path, dtype=torch.float32, output_loading_info=True
+            )
+            model, told = found
             lay_positions_together(model.model.encoder)
             tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise InputError(f"{path}: cannot be loaded as a Whisper model ({first})") from error
-    except Exception as error:  # safetensors raises its own type for a truncated file
+    except Exception as error:  # of whatever kind a damaged file leads to, in three libraries
         if type(error).__module__.startswith("safetensors") or "Safetensor" in type(error).__name__:
             raise InputError(f"{path}: the weights are damaged ({error}); copy them again") from error
-        raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise InputError(f"{path}: cannot be loaded as a Whisper model ({first}); copy its files again") from error
+    _require_whole(path, model, told)
     multilingual = source.is_multilingual(path)
     kept = model.generation_config  # what an adapted model was saved with
     language, task = language or _named(kept, "language"), task or _named(kept, "task")
@@ -146,6 +148,25 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
         task=(task or "transcribe") if multilingual else None,
         prompt=(path / PROMPT_FILE).read_text(encoding="utf-8") if (path / PROMPT_FILE).is_file() else None,
     )
+
+
+def _require_whole(path: Path, model: Any, told: Mapping[str, Any]) -> None:
+    """Refuse weights of which transformers drew some at random, or took some for nothing, without a word.
+
+    Raises:
+        InputError: tensors are missing, have no place, or hold values that are not finite.
+    """
+    missing = sorted(told["missing_keys"])
+    surplus = sorted(name for name in told["unexpected_keys"] if ".layers." in name)  # others may be tied, or old
+    broken = [name for name, value in model.state_dict().items() if not bool(torch.isfinite(value.sum()))]
+    for names, what in (
+        (missing, "lack tensors that its config.json asks for"),
+        (surplus, "hold tensors that its config.json has no place for"),
+        (broken, "hold values that are not finite"),
+    ):
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise InputError(f"{path}: the weights {what} ({names[0]}{more}); copy the model's files again")
 
 
 def lay_positions_together(encoder: Any) -> None:
