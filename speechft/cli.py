@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import signal
@@ -54,6 +55,11 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         where = f"{error.filename}: " if error.filename else ""
         print(f"speechft: {where}{error.strerror}; mend that, and the same command goes on", file=sys.stderr)
+        return 2
+    except Exception as error:
+        if os.strerror(errno.ENOSPC) not in str(error):  # which safetensors and PyTorch say by errors of their own
+            raise
+        print("speechft: no space is left on the disk; free some, and the same command goes on", file=sys.stderr)
         return 2
 
 

@@ -209,9 +209,8 @@ class Stage:
         earlier_s = _seconds_spent(self.dir, started) if resuming and started is not None else 0.0
         try:
             self._clear(everything=not resuming)
-            for entry in (record or {}).get("outputs") or [] if resuming else []:  # finished, and since damaged
-                if not _still_there([entry]):
-                    Path(entry["path"]).unlink(missing_ok=True)
+            if resuming and record is not None:
+                self._drop_damaged(record.get("outputs", []))
             self._begun = {
                 "settings": self.settings,
                 "seed": self.seed,
@@ -270,6 +269,14 @@ class Stage:
             return [fingerprint(path) for path in _expand(paths)]
         except OSError as error:
             raise InputError(f"{error.filename}: needed by {self.name}, cannot be read ({error.strerror})") from error
+
+    def _drop_damaged(self, outputs: Iterable[Mapping[str, Any]]) -> None:
+        """Remove what the stage once finished and is not as it was, so that it is made again; in its own folder only,
+        as the record of a run that was copied names the other's files."""
+        for entry in outputs:
+            path = Path(entry.get("path", ""))
+            if path.parent == self.dir.absolute() and not _still_there([entry]):
+                path.unlink(missing_ok=True)
 
     def _clear(self, *, everything: bool) -> None:
         """Remove unfinished temporary files, and with `everything` all but the records.
@@ -343,7 +350,7 @@ def _unchanged(recorded: list[dict[str, Any]], paths: list[Path]) -> bool:
     return True
 
 
-def _still_there(outputs: list[dict[str, Any]]) -> bool:
+def _still_there(outputs: Iterable[Mapping[str, Any]]) -> bool:
     for entry in outputs:
         try:
             if os.stat(entry["path"]).st_size != entry["size"]:

@@ -131,8 +131,11 @@ def _views(run: Run, page: Path) -> bool:
             unheard=_rows_in(apart), progress=tell,
         )  # fmt: skip
         manifest.write(stage.dir / "train.jsonl", tally.counted(made.rows))
+    facts = tally.facts()
+    for reason, count in facts["left_out"].items():
+        log.warning("augment: left out of %s views: %s", f"{count:,}", reason)
     counts = {"in": len(train), "out": tally.rows, "rejected": _write_rejects(stage, made)}
-    stage.finish(counts, stage.outputs(), **tally.facts())
+    stage.finish(counts, stage.outputs(), **facts)
     return True
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors import SafetensorError as safetensors_error
 from safetensors import torch as safetensors
 from test_files import finish, make_stage
 from test_pipeline import write_pipeline
@@ -214,3 +215,26 @@ def test_sound_without_a_header_or_with_a_rate_of_nothing_is_named(tmp_path: Pat
 def test_settings_that_would_fail_hours_later_are_refused_at_once(tmp_path: Path, setting: str) -> None:
     with pytest.raises(InputError, match=setting.split("=")[0].replace(".", r"\.")):
         config.load(write_pipeline(tmp_path), [setting])
+
+
+def test_a_disk_that_is_full_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As safetensors says it, by an error of its own."""
+
+    def full(*_: Any) -> Any:
+        raise safetensors_error("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(cli, "_run", full)
+    assert cli.main(["ingest", "--pipeline", "pipelines/demo.toml"]) == 2
+    assert (
+        capsys.readouterr().err == "speechft: no space is left on the disk; free some, and the same command goes on\n"
+    )
+
+
+def test_a_test_set_without_a_clean_row_is_refused_before_training(tmp_path: Path) -> None:
+    path = write_pipeline(tmp_path)
+    rows = files.read_jsonl(tmp_path / "test.jsonl")
+    files.write_jsonl(tmp_path / "test.jsonl", ({**row, "condition": "street"} for row in rows))
+    with pytest.raises(InputError, match="none is clean"):
+        stages.ingest(Run(config.load(path), tmp_path / "runs" / "small"))

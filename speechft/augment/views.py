@@ -175,7 +175,7 @@ def show(
             (), settings=conditions[name], seed=seed, bank=bank, condition=name, unheard=learned, training=settings,
             disturbed=test,
         )  # fmt: skip
-    elif name.startswith("view") and name[4:].isdigit() and int(name[4:]):
+    elif name.startswith("view") and name[4:].isdecimal() and int(name[4:]):
         row = _find(parent, train, "training", identity)
         job = _view_job(row, int(name[4:]), settings=settings, **given)
         materials = plan.materials(train, settings=settings, seed=seed, bank=bank, unheard=checked)

@@ -100,6 +100,10 @@ def ingest(
     _write_rejects(out / "rejects.jsonl", rejects)
 
     ordered = {role: rows[role] for role in ROLES if rows.get(role)}
+    if "test" in ordered and all(row.utterance.condition not in (None, "clean") for row in ordered["test"]):
+        raise InputError(
+            "data.test: every row has a `condition`, so none is clean; leave the key out of those that are"
+        )
     facts, leaks = audit.audit(ordered, allow_leaks=allow_leaks, excused=excused)
     facts["split"] = split_facts
     facts["notes"] = loaded.notes
