@@ -243,7 +243,7 @@ def clean_rates(rows: Sequence[Mapping[str, Any]], chain: str) -> list[float]:
 
 
 def cell(entry: Mapping[str, Any]) -> str:
-    """A rate, and how it differs from none."""
+    """A rate, and how it differs from the base's."""
     interval = entry["delta_ci95"]
     if not interval:
         return f"{100 * entry['after']:.1f} ({100 * entry['delta']:+.1f})"

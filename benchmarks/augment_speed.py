@@ -314,7 +314,7 @@ def main() -> int:
     name = f"{options.clips}-clips-{options.repeats}-repeats.json"
     kept: dict[str, Any] = {"speeds": {}, "memory": {}, "cost": None, "gain": None, "took_s": 0.0}
     if (KEPT / name).exists():
-        kept = files.read_json(KEPT / name)
+        kept |= files.read_json(KEPT / name)
     with scratch() as folder:
         materials = collect(folder, clips)
         for case in CASES:

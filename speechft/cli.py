@@ -191,9 +191,10 @@ def _score_command(commands: Any) -> None:
 
 def _run(options: argparse.Namespace) -> Run:
     pipeline = config.load(options.pipeline, options.set)
-    name = options.run or options.pipeline.stem
+    name = (options.run or options.pipeline.stem).rstrip("/")
     if Path(name).name != name or name in ("..", "states"):
-        raise InputError(f"--run {name}: a run is a folder in {options.runs}, called by one plain name, and not states")
+        what = "--run" if options.run else options.pipeline
+        raise InputError(f"{what} {name}: a run is a folder in {options.runs}, by one plain name other than states")
     return Run(pipeline, options.runs / name)
 
 

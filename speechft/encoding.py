@@ -187,20 +187,24 @@ def sound(clips: Iterable[tuple[str | Path, float, float | None, float]]) -> np.
 
 
 def _render(content: list[Window], number: int) -> np.ndarray:
-    rows = [(placed.utterance, placed.start_s) for placed in content[number].placed]
+    placed = content[number].placed
+    return windows.assemble([_heard(clip.utterance) for clip in placed], [clip.start_s for clip in placed])
+
+
+def _heard(row: Utterance) -> np.ndarray:
     try:
-        return sound((row.audio_filepath or "", row.offset, row.duration, start_s) for row, start_s in rows)
+        return audio.read(row.audio_filepath or "", offset_s=row.offset, duration_s=row.duration)
     except audio.AudioError as error:
-        named = str(error)  # as every such sentence names its file
-        raise _unreadable(next(row for row, _ in rows if str(row.audio_filepath) in named), named) from error
+        raise _unreadable(row, str(error)) from error
 
 
 def _unreadable(row: Utterance, why: str | None) -> InputError:
-    """What to do about sound that was there: what a stage made lies two folders below the stage's own."""
+    """What to do about sound that was there when its row was checked or made."""
     path = Path(row.audio_filepath or "")
-    if row.transform is None:
+    made = next((folder for folder in path.parents if (folder / files.STAGE_FILE).exists()), None)
+    if row.transform is None or made is None or made.name not in ("augment", "conditions"):
         return InputError(f"{path}: cannot be read any more ({why}); put it back, and the same command goes on")
-    return InputError(f"{path}: cannot be read ({why}); remove {path.parents[2]}, and the same command makes it again")
+    return InputError(f"{path}: cannot be read ({why}); remove {made}, and the same command makes it again")
 
 
 def _segments(placed: Placed) -> dict[str, Any]:

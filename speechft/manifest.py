@@ -225,6 +225,7 @@ def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tupl
     delimiter = DELIMITERS[path.suffix.lower()]
     if delimiter not in heading_line:  # spreadsheets in many languages write "CSV" with semicolons, others with tabs
         delimiter = next((other for other in ";\t" if other in heading_line), delimiter)
+    csv.field_size_limit(2**31 - 1)  # the library's own would end a cell in the middle, and lose what it had read
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     kept = {"hypothesis"} if need_audio else {"hypothesis", "text"}  # to score, an empty cell is silence
     heading: list[str] | None = None
@@ -247,9 +248,11 @@ def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tupl
                 needed = "audio_filepath" if need_audio else "id"
                 raise InputError(f"{path}:{start}: the heading has no {needed}, only {', '.join(heading)}")
             continue
-        if any(_swallows(cell, delimiter, heading) for cell in cells):
+        if swallowed := _swallowed(cells, delimiter, heading):
             told = f'lines {start} to {reader.line_num} are one row, as a quotation mark (") is not closed in its line'
             yield start, {"line": cells}, f"{told}; double it, or take it out"
+            for lost in swallowed:
+                yield start, {"line": lost}, f"the line was swallowed by the quotation mark in line {start}"
             continue
         if len(cells) != len(heading):
             yield start, {"line": cells}, f"{len(cells)} cells, but the heading has {len(heading)}"
@@ -258,11 +261,15 @@ def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tupl
         yield start, {key: cell for key, cell in row.items() if key and (cell or key in kept)}, ""
 
 
-def _swallows(cell: str, delimiter: str, heading: list[str]) -> bool:
-    """Whether a cell of several lines holds what looks like rows of their own, with a file where files are named."""
-    rows = (line.split(delimiter) for line in cell.split("\n")[1:])
-    at = heading.index("audio_filepath") if "audio_filepath" in heading else None
-    return any(len(row) == len(heading) and (at is None or Path(row[at]).suffix != "") for row in rows)
+def _swallowed(cells: list[str], delimiter: str, heading: list[str]) -> list[str]:
+    """Lines within a cell that look like rows of their own: as many cells, and a file of the row's kind."""
+    if "audio_filepath" not in heading or not any("\n" in cell for cell in cells):
+        return []
+    at = heading.index("audio_filepath")
+    kind = Path(cells[at]).suffix.lower() if at < len(cells) else ""
+    lines = [line for cell in cells for line in cell.split("\n")[1:]]
+    rows = ((line, line.split(delimiter)) for line in lines)
+    return [line for line, row in rows if kind and len(row) == len(heading) and Path(row[at]).suffix.lower() == kind]
 
 
 def _utterance(row: dict[str, Any], folder: Path, *, need_audio: bool) -> Utterance:
@@ -364,7 +371,7 @@ def sound_files(paths: Sequence[Path]) -> str:
     sounds = {row.audio_filepath for path in paths if path.name != REJECTS for row in each(path) if row.audio_filepath}
     for path in (path for path in paths if path.name == REJECTS):
         names = (row["row"].get("audio_filepath") for row in files.each_jsonl(path))
-        sounds |= {Path(name) for name in names if isinstance(name, str)}
+        sounds |= {Path(name) for name in names if isinstance(name, str) and Path(name).is_absolute()}
     for path in sorted(sounds):
         try:
             stat = path.stat()

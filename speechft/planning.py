@@ -131,9 +131,8 @@ def trained_values(run: Run, shape: Shape) -> int:
     """How many values train at most, biases and norms left out, as `adapt.strategies` chooses them."""
     settings, d = run.pipeline.finetune, shape.d_model
     decoder = round(shape.decoder_share * shape.parameters)
-    if (
-        settings.strategy == "lora"
-    ):  # a pair of factors for each matrix: four or eight of attention, two of feed-forward
+    if settings.strategy == "lora":
+        # A pair of factors for each matrix: four or eight of attention, two of feed-forward.
         layers = 26 * shape.decoder_layers + 18 * shape.encoder_layers * settings.lora_encoder
         return layers * settings.lora_rank * d
     return {

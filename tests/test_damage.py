@@ -100,8 +100,23 @@ def test_a_quotation_mark_that_is_not_closed_swallows_no_rows(tmp_path: Path) ->
     rows, rejects = manifest.scan(tmp_path / "m.tsv")
     assert [row.text for row in rows] == ["one", "five"]
     assert "m.tsv:3: lines 3 to 5 are one row" in rejects[0].detail
-    (tmp_path / "whole.csv").write_text('audio_filepath,text\na.wav,"one,\ntwo"\n')  # as a spreadsheet writes a break
-    assert [row.text for row in manifest.read(tmp_path / "whole.csv")] == ["one,\ntwo"]
+    assert [reject.detail for reject in rejects[1:]] == [
+        f"{tmp_path}/m.tsv:3: the line was swallowed by the quotation mark in line 3"
+    ] * 2
+    whole = (
+        'audio_filepath,text\na.wav,"one,\ntwo"\nb.wav,"Hello.\nMr. Smith, come in"\n'  # as a spreadsheet writes breaks
+    )
+    (tmp_path / "whole.csv").write_text(whole)
+    assert [row.text for row in manifest.read(tmp_path / "whole.csv")] == ["one,\ntwo", "Hello.\nMr. Smith, come in"]
+
+
+def test_a_quotation_mark_that_is_never_closed_names_every_line(tmp_path: Path) -> None:
+    """Also where the rest of the file is longer than the library lets a cell be."""
+    lines = ["audio_filepath\ttext", 'a.wav\t"one', *(f"{n}.wav\t{'word ' * 10}" for n in range(4000))]
+    (tmp_path / "m.tsv").write_text("\n".join(lines) + "\n")
+    rows, rejects = manifest.scan(tmp_path / "m.tsv")
+    assert not rows
+    assert len(rejects) == 4001
 
 
 def test_a_heading_that_comes_twice_is_refused(tmp_path: Path) -> None:
@@ -129,7 +144,7 @@ def test_segments_beyond_their_row_and_ids_that_a_row_has_are_rejected() -> None
     kept, rejects = segments.cut_all([beyond, talk, other])
     assert [row.utterance.id for row in kept] == ["talk@0.00", "talk@20.00"]
     assert [reject.reason for reject in rejects] == ["bad segments", "duplicate id"]
-    assert "segments end at 3.50 s, the row at 1.50 s" in rejects[0].detail
+    assert "the segment at 0.00 s ends at 3.50 s, the row at 1.50 s" in rejects[0].detail
 
 
 def test_scores_are_not_written_over_what_was_given(tmp_path: Path) -> None:
@@ -144,7 +159,7 @@ def test_scores_are_not_written_over_what_was_given(tmp_path: Path) -> None:
 def test_a_run_has_a_plain_name(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     given = ["--pipeline", str(write_pipeline(tmp_path)), "--runs", str(tmp_path / "runs"), "--run", name]
     assert cli.main(["ingest", *given]) == 2
-    assert "one plain name" in capsys.readouterr().err
+    assert "by one plain name" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -176,9 +191,14 @@ def test_ids_that_copies_would_have_are_refused_before_any_is_made(tmp_path: Pat
 def test_a_view_that_is_gone_names_what_to_remove(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "small" / "augment" / "views" / "view-1" / "a.flac"
     row = manifest.Utterance(id="a#view1", audio_filepath=path, text="x", duration=1.0, transform=[])
-    with pytest.raises(InputError, match=r"a\.flac: cannot be read .*; remove .*/small/augment, and the same command"):
+    with pytest.raises(
+        InputError, match=r"a\.flac: cannot be read any more .*; put it back"
+    ):  # nobody knows who made it
         encoding._identity(encoding.single_windows([row])[0])
     path.parent.mkdir(parents=True)
+    (path.parents[2] / files.STAGE_FILE).write_text("{}")
+    with pytest.raises(InputError, match=r"a\.flac: cannot be read .*; remove .*/small/augment, and the same command"):
+        encoding._identity(encoding.single_windows([row])[0])
     soundfile.write(path, np.zeros(8000), 16000)
     with pytest.raises(InputError, match="remove .*/small/augment, and the same command makes it again"):
         encoding._render(encoding.single_windows([row]), 0)
@@ -190,7 +210,16 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, content: bytes) ->
     path.parent.mkdir()
     path.write_bytes(content)
     with pytest.raises(InputError, match="is damaged .*; remove .*finetune, and the same command trains anew"):
-        standing.read_checkpoint(path, "cpu")
+        standing.read_checkpoint(path)
+
+
+def test_too_little_memory_is_no_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "load", full)
+    with pytest.raises(torch.OutOfMemoryError):
+        standing.read_checkpoint(tmp_path / "best.pt")
 
 
 def test_damaged_rooms_are_simulated_again(tmp_path: Path) -> None:

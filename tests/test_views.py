@@ -185,7 +185,8 @@ def test_changed_conditions_leave_the_views_alone(tmp_path: Path) -> None:
     one = fix(rows, {"phone": {"telephone": {}}}, tmp_path / "a")
     assert [row.id for row in one] == [f"r{i}#phone" for i in range(6)]
     assert {row.condition for row in one} == {"phone"}
-    again = fix([*rows, *one], {"hiss": {"noise": {"kinds": "white"}}, "phone": {"telephone": {}}}, tmp_path / "b")
+    street = [dataclasses.replace(row, id=f"{row.id}#street", condition="street") for row in rows]
+    again = fix([*rows, *street], {"hiss": {"noise": {"kinds": "white"}}, "phone": {"telephone": {}}}, tmp_path / "b")
     assert told(again[6:]) == told(one)
 
 

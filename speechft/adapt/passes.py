@@ -11,6 +11,7 @@ from concurrent.futures import Future
 import torch
 
 from speechft.errors import InputError
+from speechft.whisper import memory
 from speechft.whisper.load import Device
 
 # What a pass costs beside its positions (weights are cast, gradients added up), in positions. On CPU, by trial: 200 and
@@ -68,7 +69,7 @@ class Upload:
                 there = features.pin_memory().cuda(non_blocking=True)
                 self._stream.synchronize()
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not memory.is_out_of_memory(error):
                 raise
             return features
         there.record_stream(torch.cuda.default_stream(self._card))  # not given away while a step reads it
@@ -162,15 +163,8 @@ def arrived(features: Future[torch.Tensor]) -> torch.Tensor:
     try:
         return features.result()
     except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
+        if not memory.is_out_of_memory(error):
             raise
         raise InputError(
             "finetune: what a step learns from does not fit into memory; lower finetune.batch_clips"
         ) from error
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means too little memory, on whichever device."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    return "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)

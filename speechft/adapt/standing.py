@@ -13,21 +13,26 @@ import torch
 
 from speechft import files
 from speechft.errors import InputError
+from speechft.whisper import memory
 
 RECENT = 20  # steps whose mean loss tells divergence
 DIVERGED = 2.0  # nats above the lowest such mean
 
 
-def read_checkpoint(path: Path, device: str) -> dict[str, Any]:
-    """What `write` wrote.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What `write` wrote, in the processor's memory: a card may be full.
 
     Raises:
         InputError: the file is damaged.
     """
     try:
-        saved = torch.load(path, map_location=device, weights_only=True)
+        saved = torch.load(path, map_location="cpu", weights_only=True)
         saved["model"]
+    except (OSError, MemoryError):
+        raise
     except Exception as error:  # of whatever kind damaged bytes lead to
+        if memory.is_out_of_memory(error):
+            raise
         raise InputError(
             f"{path}: is damaged ({type(error).__name__}); remove {path.parent}, and the same command trains anew"
         ) from error

@@ -28,7 +28,7 @@ from speechft.adapt.steps import Item, Recipe, epoch_steps, evaluated_every, mak
 from speechft.adapt.stopping import StopSignal
 from speechft.adapt.team import Team
 from speechft.errors import InputError, Stopped
-from speechft.whisper import attention, tokens
+from speechft.whisper import attention, memory, tokens
 from speechft.whisper.load import Device, Whisper
 
 logger = logging.getLogger(__name__)
@@ -219,7 +219,7 @@ class Loop:
                 parts = self._backward(mine, there, divisors)
                 break
             except (RuntimeError, MemoryError) as error:
-                if not passes.is_out_of_memory(error):
+                if not memory.is_out_of_memory(error):
                     raise
                 self._make_room(len(mine), error)
         self.team.add_gradients(self.trained)
@@ -376,7 +376,7 @@ class Loop:
         """Go on from the checkpoint, if there is one."""
         path = self.out / "checkpoint.pt"
         if self.team.told(path.exists()):
-            saved = standing.read_checkpoint(path, "cpu")
+            saved = standing.read_checkpoint(path)
             self.model.load_state_dict(saved["model"], strict=False)
             self.optimizer.load_state_dict(saved["optimizer"])
             if saved["scaler"]:  # none of a precision that needs none
@@ -390,7 +390,7 @@ class Loop:
         if self._board:
             self._board.close()
         if self.team.told((self.out / "best.pt").exists()):
-            best = standing.read_checkpoint(self.out / "best.pt", self.device.name)
+            best = standing.read_checkpoint(self.out / "best.pt")
             self.model.load_state_dict(best["model"], strict=False)
             self.state.restored = best.get("row")
         if self.recipe.strategy == "lora":

@@ -86,7 +86,8 @@ def make_views(
     total = count * len(rows) + len(more)
     if not total:
         return Made(rows=iter(rows))
-    _require_new(rows, (f"{row.id}#view{view}" for view in range(1, count + 1) for row in rows))
+    regular = ((row, view) for view in range(1, count + 1) for row in rows)
+    _require_new(rows, (f"{row.id}#view{view}" for row, view in itertools.chain(regular, more)))
     given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
     materials = plan.materials(rows, settings=settings, seed=seed, bank=bank, unheard=unheard)
     wanted = itertools.chain(((row, view) for view in range(1, count + 1) for row in rows), more)
@@ -108,13 +109,13 @@ def make_conditions(
     that a condition cannot be made of (a text that no voice can say, the pitch of silence) are named.
 
     Raises:
-        InputError: while the rows are taken: the settings are wrong, or a condition lacks what it needs, or can be made
-            of no row.
+        InputError: no row is clean, or a row has an id that a copy would have; and, while the rows are taken: the
+            settings are wrong, or a condition lacks what it needs, or can be made of no row.
     """
     clean = [row for row in rows if row.condition in (None, "clean")]
     if conditions and not clean:
         raise InputError("conditions: every test row has a `condition` already; leave that key out of the clean rows")
-    _require_new(clean, (f"{row.id}#{name}" for name in conditions for row in clean))
+    _require_new(rows, (f"{row.id}#{name}" for name in conditions for row in clean))
     rejects, failed = list[Reject](), list[Reject]()
 
     def made() -> Iterator[Utterance]:

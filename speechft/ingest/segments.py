@@ -12,12 +12,12 @@ import math
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from speechft import audio
 from speechft.ingest import overlap
 from speechft.ingest.readers import Row
 from speechft.manifest import Reject
 
 LONGEST_S = overlap.LONGEST_S
-SLACK_S = 0.05  # by which times may be rounded
 
 
 def cut_all(rows: Iterable[Row]) -> tuple[list[Row], list[Reject]]:
@@ -33,24 +33,24 @@ def cut_all(rows: Iterable[Row]) -> tuple[list[Row], list[Reject]]:
             continue
         try:
             segments = _read(told)
-            length = row.utterance.duration
-            if length is not None and segments[-1]["end"] > length + SLACK_S:
-                raise ValueError(f"segments end at {segments[-1]['end']:.2f} s, the row at {length:.2f} s")
         except ValueError as error:
             utterance = row.utterance
             rejects.append(Reject(utterance.row(), "bad segments", f"{row.where}: {error}", row.where))
             continue
+        length = math.inf if row.utterance.duration is None else row.utterance.duration
         for group in _groups(segments):
-            if group[-1]["end"] - group[0]["start"] <= LONGEST_S:
-                cut = _cut(row, group, alone=len(group) == len(segments))
-                if cut.utterance.id != row.utterance.id and cut.utterance.id in ids:
-                    detail = f'{row.where}: one of its segments would have the id "{cut.utterance.id}", which a row has'
-                    rejects.append(Reject(cut.utterance.row(), "duplicate id", detail, row.where))
-                else:
-                    kept.append(cut)
+            cut = _cut(row, group, alone=len(group) == len(segments))
+            where, reason = f"{row.where}: the segment at {group[0]['start']:.2f} s", ""
+            if group[-1]["end"] - group[0]["start"] > LONGEST_S:
+                reason, detail = "too long", f"{where} lasts over {LONGEST_S:.0f} s"
+            elif group[-1]["end"] > length + audio.END_TOLERANCE_S:
+                reason, detail = "bad segments", f"{where} ends at {group[-1]['end']:.2f} s, the row at {length:.2f} s"
+            elif cut.utterance.id != row.utterance.id and cut.utterance.id in ids:
+                reason, detail = "duplicate id", f'{where} would have the id "{cut.utterance.id}", which a row has'
+            if reason:
+                rejects.append(Reject({**row.utterance.row(), "segments": group}, reason, detail, row.where))
             else:
-                detail = f"{row.where}: the segment at {group[0]['start']:.2f} s lasts over {LONGEST_S:.0f} s"
-                rejects.append(Reject({**row.utterance.row(), "segments": group}, "too long", detail, row.where))
+                kept.append(cut)
     return kept, rejects
 
 

@@ -20,7 +20,7 @@ import torch
 import transformers
 
 from speechft.errors import InputError
-from speechft.whisper import source, tokens
+from speechft.whisper import memory, source, tokens
 
 logger = logging.getLogger(__name__)
 
@@ -126,7 +126,11 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
             model, told = found
             lay_positions_together(model.model.encoder)
             tokenizer = transformers.AutoTokenizer.from_pretrained(path)
+    except (MemoryError, ImportError):
+        raise
     except Exception as error:  # of whatever kind a damaged file leads to, in three libraries
+        if memory.is_out_of_memory(error):
+            raise
         if type(error).__module__.startswith("safetensors") or "Safetensor" in type(error).__name__:
             raise InputError(f"{path}: the weights are damaged ({error}); copy them again") from error
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -1,4 +1,4 @@
-"""What to do where a GPU's memory is too small for a batch."""
+"""What to do where memory is too small."""
 
 from __future__ import annotations
 
@@ -23,3 +23,10 @@ def in_halves(call: Callable[[torch.Tensor], R], batch: torch.Tensor) -> list[R]
             raise
     torch.cuda.empty_cache()  # out here, where the error no longer holds what the attempt had made
     return [made for half in batch.tensor_split(2) for made in in_halves(call, half)]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Say whether an error means too little memory, on whichever device."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return "DefaultCPUAllocator" in str(error) or "out of memory" in str(error)
