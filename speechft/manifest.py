@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,6 @@ from speechft.errors import InputError
 
 LABELS = ("speaker", "accent", "lang", "domain", "split", "recording", "condition")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-REJECTS = "rejects.jsonl"  # of a stage: rows as they stood, with why
 MOST_SECONDS = 1e8  # three years: what is longer was not meant as seconds
 
 
@@ -332,9 +331,7 @@ def _seconds(row: dict[str, Any], key: str) -> float | None:
         seconds = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         seconds = math.nan
-    if not math.isfinite(seconds):
-        raise _BadRow("bad value", f"{key} must be a number of seconds, got {value!r}")
-    if seconds > MOST_SECONDS:
+    if not math.isfinite(seconds) or seconds > MOST_SECONDS:
         raise _BadRow("bad value", f"{key} must be a number of seconds, got {value!r:.40}")
     if seconds < 0 or (key == "duration" and seconds == 0):
         raise _BadRow("bad value", f"{key} must be {'> 0' if key == 'duration' else '>= 0'}, got {seconds}")
@@ -364,15 +361,11 @@ def _transform(row: dict[str, Any]) -> list[dict[str, Any]] | None:
     return compact(value) if value else value
 
 
-def sound_files(paths: Sequence[Path]) -> str:
-    """One hash of the sound files that a stage's rows name, and those it rejected: where they are, how large and how
-    old. Another once one of them has changed, is gone or is there."""
+def sound_files(paths: Iterable[Path]) -> str:
+    """One hash of sound files: where they are, how large and how old. Another once one of them has changed, is gone or
+    is there."""
     digest = hashlib.sha256()
-    sounds = {row.audio_filepath for path in paths if path.name != REJECTS for row in each(path) if row.audio_filepath}
-    for path in (path for path in paths if path.name == REJECTS):
-        names = (row["row"].get("audio_filepath") for row in files.each_jsonl(path))
-        sounds |= {Path(name) for name in names if isinstance(name, str) and Path(name).is_absolute()}
-    for path in sorted(sounds):
+    for path in sorted(set(paths)):
         try:
             stat = path.stat()
             digest.update(f"{path}\n{stat.st_size} {stat.st_mtime_ns}\n".encode())

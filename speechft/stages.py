@@ -91,9 +91,12 @@ def ingest(run: Run) -> bool:
 
 
 def _sound(folder: Path) -> str:
-    """The sound files of all rows as they are now: a recording may be made anew under a manifest that stays."""
-    names = [*(f"{role}.jsonl" for role in readers.ROLES), manifest.REJECTS]
-    return manifest.sound_files([path for name in names if (path := folder / name).exists()])
+    """The sound files of all rows as they are now, rejected ones too: a recording may be made anew, or supplied, under
+    a manifest that stays."""
+    kept = (path for role in readers.ROLES if (path := folder / f"{role}.jsonl").exists())
+    sounds = (row.audio_filepath for path in kept for row in manifest.each(path) if row.audio_filepath)
+    named = (str(row["row"].get("audio_filepath")) for row in files.each_jsonl(folder / "rejects.jsonl"))
+    return manifest.sound_files(itertools.chain(sounds, (Path(name) for name in named if Path(name).is_absolute())))
 
 
 def augment(run: Run) -> bool:

@@ -26,18 +26,15 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         InputError: the file is damaged.
     """
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
+        saved: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         saved["model"]
-    except (OSError, MemoryError):
-        raise
     except Exception as error:  # of whatever kind damaged bytes lead to
-        if memory.is_out_of_memory(error):
+        if isinstance(error, OSError) or memory.is_out_of_memory(error):
             raise
         raise InputError(
             f"{path}: is damaged ({type(error).__name__}); remove {path.parent}, and the same command trains anew"
         ) from error
-    found: dict[str, Any] = saved
-    return found
+    return saved
 
 
 @dataclass(kw_only=True)

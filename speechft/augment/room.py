@@ -4,6 +4,8 @@ import dataclasses
 import json
 import logging
 import math
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,10 @@ from speechft.manifest import Reject
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the bank's file and its simulation
+# What numpy, zipfile and json raise over damaged bytes; an array alone, or nothing, where a file of several was.
+DAMAGED = (
+    OSError, EOFError, KeyError, ValueError, TypeError, AttributeError, RuntimeError, zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 SIZE_M = ((3.0, 3.0, 2.4), (10.0, 8.0, 4.0))  # length, width, height: smallest and largest room
 WALL_M = 0.5  # nobody speaks or listens nearer to a wall
 HEIGHT_M = (1.0, 1.9)  # of mouths and microphones
@@ -211,7 +217,7 @@ def _read(path: Path, key: str) -> Bank | None:
                 responses=responses, direct=kept["direct"].tolist(), rt60_s=kept["rt60_s"].tolist(),
                 facts=json.loads(str(kept["facts"])),
             )  # fmt: skip
-    except Exception:  # of whatever kind damaged bytes lead to: simulated again, to the same
+    except DAMAGED:  # simulated again, to the same
         return None
 
 

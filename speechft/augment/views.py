@@ -86,12 +86,14 @@ def make_views(
     total = count * len(rows) + len(more)
     if not total:
         return Made(rows=iter(rows))
-    regular = ((row, view) for view in range(1, count + 1) for row in rows)
-    _require_new(rows, (f"{row.id}#view{view}" for row, view in itertools.chain(regular, more)))
+
+    def wanted() -> Iterator[tuple[Utterance, int]]:
+        return itertools.chain(((row, view) for view in range(1, count + 1) for row in rows), more)
+
+    _require_new(rows, (f"{row.id}#view{view}" for row, view in wanted()))
     given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
     materials = plan.materials(rows, settings=settings, seed=seed, bank=bank, unheard=unheard)
-    wanted = itertools.chain(((row, view) for view in range(1, count + 1) for row in rows), more)
-    jobs = (_view_job(row, view, **given) for row, view in wanted)
+    jobs = (_view_job(row, view, **given) for row, view in wanted())
     made = _run(jobs, total, materials=materials, processes=processes, progress=progress)
     views = (_row_of(job, facts) for job, facts in made if not isinstance(facts, Reject))
     return Made(rows=itertools.chain(rows, views), rejects=list(materials.rejects))

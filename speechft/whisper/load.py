@@ -126,10 +126,8 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
             model, told = found
             lay_positions_together(model.model.encoder)
             tokenizer = transformers.AutoTokenizer.from_pretrained(path)
-    except (MemoryError, ImportError):
-        raise
     except Exception as error:  # of whatever kind a damaged file leads to, in three libraries
-        if memory.is_out_of_memory(error):
+        if isinstance(error, ImportError) or memory.is_out_of_memory(error):
             raise
         if type(error).__module__.startswith("safetensors") or "Safetensor" in type(error).__name__:
             raise InputError(f"{path}: the weights are damaged ({error}); copy them again") from error
