@@ -4,6 +4,7 @@
     python benchmarks/augment_ablation.py demo --confirm   # the default and none again, with seeds nobody chose by
     python benchmarks/augment_ablation.py demo --parts     # the default less each of its parts, and with another
     python benchmarks/augment_ablation.py demo --short     # none, the default and the pipeline's own, half the epochs
+    python benchmarks/augment_ablation.py demo --halved    # none, the default, and it half as often, with other seeds
     python benchmarks/augment_ablation.py demo --table     # only write the page from what is there
 
 an4 wants data/an4 (see the README), fsdd the Free Spoken Digit Dataset
@@ -39,6 +40,7 @@ from augment_chains import (
     CONDITIONS,
     CONFIRMED,
     CORPORA,
+    HALVED,
     MASKS,
     SHORT,
     SINGLE_SHARE,
@@ -197,7 +199,7 @@ def page(corpus: str, question: Question) -> str:
     lines = [
         f"# {question.title} {corpus}",
         "",
-        f"    python benchmarks/augment_ablation.py {corpus}{question.option}",
+        f"    python benchmarks/augment_ablation.py {corpus} {question.option}".rstrip(),
         "",
         f"`nano`, adapted with {question.told} (an epoch hears the recordings or one of two views); as many "
         "epochs over the same rows, a tenth of them alone in their window, no blend with the base. Word error rate in "
@@ -265,13 +267,17 @@ def main() -> int:
     parser.add_argument("--chains", nargs="*", metavar="CHAIN", help="these alone, by their names in the page")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="runs at a time, one core each")
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--confirm", action="store_true", help="none and the default, seeds nothing was chosen by")
-    which.add_argument("--parts", action="store_true", help="the default less each of its parts, and with another")
-    which.add_argument("--short", action="store_true", help="none, the default and the pipeline's own, half the epochs")
+    for asks, told in (
+        (CONFIRMED, "none and the default, seeds nothing was chosen by"),
+        (BY_PARTS, "the default less each of its parts, and with another"),
+        (SHORT, "none, the default and the pipeline's own, half the epochs"),
+        (HALVED, "none, the default, and it half as often, with other seeds"),
+    ):
+        which.add_argument(asks.option, dest="question", action="store_const", const=asks, default=ABLATION, help=told)
     parser.add_argument("--table", action="store_true", help="only write the page")
     options = parser.parse_args()
     name = options.corpus
-    question = CONFIRMED if options.confirm else BY_PARTS if options.parts else SHORT if options.short else ABLATION
+    question = options.question
     asked = question.asked_of(name)
     if unknown := {*(options.chains or ())} - {chain for chain, _ in asked}:
         parser.error(f"--chains: {', '.join(sorted(unknown))}: not asked of {name} here")

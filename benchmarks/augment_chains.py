@@ -29,6 +29,7 @@ CHAINS = ("none", *FAMILIES, *OTHER_SHARES, "masks", "all", "default", "default-
 SEEDS = (1, 2, 3)
 OFTEN = ("none", "all", "default", "default-say")  # with every seed; the others with one
 FRESH = (4, 5, 6)  # the default was chosen by seeds 1 to 3, which therefore flatter it
+FRESHER = (7, 8, 9)  # "half as often" was noticed with seeds 1 to 3, beside a default confirmed with 4 to 6
 OWN = "its own"  # what the corpus's pipeline names
 VOICE = ("tempo", "pitch", "formants")
 PARTS: dict[str, dict[str, Any]] = {  # what the default's tables become, None: it has none
@@ -112,7 +113,7 @@ CONFIRMED = Question(
     page="confirmed",
     title="Does the default chain help, once chosen?",
     told=f"the default chain, with seeds {FRESH[0]} to {FRESH[-1]}, by which nothing was chosen",
-    option=" --confirm",
+    option="--confirm",
     runs=dict.fromkeys(("none", "default"), FRESH),
 )
 BY_PARTS = Question(
@@ -120,7 +121,7 @@ BY_PARTS = Question(
     title="Does each part of the default chain help?",
     told="the default chain, with it less its noise, its rooms, or its changes of voice (tempo, pitch, formants), with "
     "noise from 0 dB, where the default's begins at 5, with `speed` beside the others, and with all half as often",
-    option=" --parts",
+    option="--parts",
     base="default",
     runs=dict.fromkeys(PARTS, SEEDS),
 )
@@ -128,9 +129,18 @@ SHORT = Question(
     page="short",
     title="Which chain for short training?",
     told="half as many epochs as on the other pages and the default chain, or the one that the corpus's pipeline names",
-    option=" --short",
+    option="--short",
     runs=dict.fromkeys(("none", "default", OWN), SEEDS),
     epochs_share=0.5,
+)
+HALVED = Question(
+    page="halved",
+    title="Is the default chain better half as often?",
+    told="none, the default chain, and with all of it half as often, with seeds "
+    f"{FRESHER[0]} to {FRESHER[-1]}, by which nothing was chosen",
+    option="--halved",
+    base="half as often",
+    runs=dict.fromkeys(("half as often", "default", "none"), FRESHER),
 )
 
 
