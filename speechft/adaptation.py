@@ -48,9 +48,9 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
     base = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
     whisper.trained = True
     recipe = recipe_of(run, whisper)
-    planned = run.dir / "encode" / "windows.jsonl"  # read a row at a time: there may be millions of clips
-    items = [_item(number, row, whisper) for number, row in enumerate(files.each_jsonl(planned))]
-    texts = (clip["text"] for row in files.each_jsonl(planned) for clip in row["clips"])
+    planned = files.JsonLines(run.dir / "encode" / "windows.jsonl")
+    items = [_item(number, row, whisper) for number, row in enumerate(planned)]
+    texts = (clip["text"] for row in planned for clip in row["clips"])
     released = load.release_tokens(whisper, itertools.chain(texts, term_texts(run)))
     if recipe.replay_share and not any(item.replay for item in items):
         log.info("finetune: replay_share does nothing, as no general speech is there to replay (data.general)")
@@ -79,7 +79,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
             evaluate=chooser.measure,
             out=out,
             team=team,
-            name_of=lambda number: _clips_of(planned, number),
+            name_of=lambda number: _clips_of(planned[number]),
             say=log.info,
             progress=lambda step, total, loss: tell(step, total, f"loss {loss:.2f}"),
         )
@@ -99,7 +99,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
         "points": [dataclasses.asdict(p) for p in points],
     }  # fmt: skip
     files.write_json(out / "choice.json", choice)
-    clips = sum(len(row["clips"]) for row in files.each_jsonl(planned))
+    clips = sum(len(row["clips"]) for row in planned)
     counts = {"in": clips, "out": clips, "rejected": {}, "steps": state.step}
     return {
         "counts": counts, "choice": choice, "suppressed_released": released, "device": device.label,
@@ -196,25 +196,19 @@ def _item(number: int, row: dict[str, Any], whisper: Whisper) -> Item:
     )  # fmt: skip
 
 
-def _features(planned: Path, whisper: Whisper) -> Callable[[Sequence[int]], torch.Tensor]:
+def _features(planned: files.JsonLines, whisper: Whisper) -> Callable[[Sequence[int]], torch.Tensor]:
     """Log-mels of training windows from audio, for strategies that change the encoder."""
-    places = [_places(row) for row in files.each_jsonl(planned)]
 
     def read(numbers: Sequence[int]) -> torch.Tensor:
-        heard = [encoding.sound(places[number]) for number in numbers]
+        heard = [encoding.sound(planned[number]) for number in numbers]
         return torch.stack([windows.log_mel(window, n_mels=whisper.n_mels) for window in heard])
 
     return read
 
 
-def _clips_of(planned: Path, number: int) -> str:
+def _clips_of(window: Mapping[str, Any]) -> str:
     """The rows that a window holds, by id."""
-    row = next(itertools.islice(files.each_jsonl(planned), number, None))
-    return " ".join(str(clip["id"]) for clip in row["clips"])
-
-
-def _places(row: dict[str, Any]) -> list[tuple[str, float, float | None, float]]:
-    return [(c["audio_filepath"], c["offset"], c["duration"], c["start_s"]) for c in row["clips"]]
+    return " ".join(str(clip["id"]) for clip in window["clips"])
 
 
 class Chooser:

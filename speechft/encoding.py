@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,19 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
         InputError: the base cannot be loaded, too many labels are too long, or the disk is too small.
     """
     whisper, device = run.load_base(), load.told_device()
-    planned, rejects = plan_windows(run, whisper) if run.learns_from in ("states", "audio") else ([], [])
+    learns = run.learns_from in ("states", "audio")
+    planned, rejects = plan_windows(run, whisper) if learns else (iter(()), [])
+    views = run.pipeline.augment.views
+    files.write_jsonl(out / "windows.jsonl", (_window_row(window, views) for window in planned))
     files.write_jsonl(out / "rejects.jsonl", rejects)
-    _refuse_too_many(rejects, planned, allowed=run.pipeline.data.max_rejected_share, where=out / "rejects.jsonl")
+    training = files.JsonLines(out / "windows.jsonl")
+    clips = sum(len(row["clips"]) for row in training)
+    _refuse_too_many(len(rejects), clips, allowed=run.pipeline.data.max_rejected_share, where=out / "rejects.jsonl")
     decoded = {"choosing": run.evaluated(*CHOOSING), "reported": run.evaluated(*REPORTED)}
     singles = {name: [row for rows in roles.values() for row in rows] for name, roles in decoded.items()}
-    contents = {"train": planned} | {name: single_windows(rows) for name, rows in singles.items()}
+    contents: dict[str, Sequence[Any]] = {"train": training} | {
+        name: [{"clips": [_clip(row)]} for row in rows] for name, rows in singles.items()
+    }
     encoder_hash = load.encoder_hash(whisper.model)
     # A GPU's log-mels differ from a processor's in their last bits; a processor's key is what it has always been.
     precision = str(device.precision)
@@ -69,11 +75,7 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     for name, plan in plans.items():
         ids = {"ids": [row.id for row in singles[name]]} if name in singles else {}
         files.write_json(out / f"{name}.json", plan | ids)
-    if run.learns_from == "audio":  # no store is kept that would tell what is heard
-        heard = states.key(encoder_hash, map(_identity, planned), dtype="", precision="")
-        files.write_json(out / "content.json", {"sha256": heard})
-    files.write_jsonl(out / "windows.jsonl", (_window_row(w, run.pipeline.augment.views) for w in planned))
-    clips = sum(map(len, singles.values())) + sum(len(w.placed) for w in planned)
+    clips += sum(map(len, singles.values()))
     counts = {
         "in": clips + len(rejects), "out": clips, "windows": total,
         "rejected": {"label too long": len(rejects)} if rejects else {},
@@ -83,60 +85,66 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _refuse_too_many(
-    rejects: Sequence[Mapping[str, Any]], planned: Sequence[Window], *, allowed: float, where: Path
-) -> None:
+def _refuse_too_many(rejected: int, kept: int, *, allowed: float, where: Path) -> None:
     """Stop where more clips were rejected here than the pipeline allows."""
-    clips = len(rejects) + sum(len(window.placed) for window in planned)
-    if len(rejects) > allowed * clips:
+    clips = rejected + kept
+    if rejected > allowed * clips:
         raise InputError(
-            f"{len(rejects):,} of {clips:,} training clips have a label over {tokens.LABEL_LIMIT} tokens (in {where}), "
+            f"{rejected:,} of {clips:,} training clips have a label over {tokens.LABEL_LIMIT} tokens (in {where}), "
             f"more than data.max_rejected_share = {allowed:g} allows; cut them into shorter segments"
         )
 
 
-def plan_windows(run: Run, whisper: Whisper) -> tuple[list[Window], list[dict[str, Any]]]:
-    """Packed windows of every view, domain and replay; rows whose label is too long are named, never cut."""
-    settings, seed = run.pipeline.encode, run.pipeline.augment.seed
-    turns: dict[int, list[Utterance]] = defaultdict(list)
-    for row in manifest.each(run.dir / "augment" / "train.jsonl"):
-        turns[round_of(row.view, run.pipeline.augment.views)].append(row)
-    groups = [(f"v{turn}", turn, rows) for turn, rows in sorted(turns.items())]
+def plan_windows(run: Run, whisper: Whisper) -> tuple[Iterator[Window], list[dict[str, Any]]]:
+    """Packed windows of every view, domain and replay; rows whose label is too long are named, never cut.
+
+    Returns:
+        the windows, one round of training in memory at a time, and the rejects, whole once the windows are taken.
+    """
+    rejects: list[dict[str, Any]] = []
+
+    def planned() -> Iterator[Window]:
+        settings, seed = run.pipeline.encode, run.pipeline.augment.seed
+        count = long = 0
+        for name, view, rows in _rounds(run):
+            counts = {row.id: _label_tokens(whisper, row) for row in rows}
+            rejects.extend(_too_long(row, counts[row.id]) for row in rows if counts[row.id] > tokens.LABEL_LIMIT)
+            packed = windows.pack(
+                [row for row in rows if counts[row.id] <= tokens.LABEL_LIMIT],
+                name=name,
+                view=view,
+                seed=seed,
+                gap_s=settings.gap_s,
+                single_share=settings.single_share if settings.pack else 1.0,
+                max_tokens=tokens.LABEL_LIMIT,
+                token_counts=counts,
+            )
+            count += len(packed)
+            long += sum(sum(counts[p.utterance.id] for p in w.placed) > tokens.REFERENCE_SAMPLE_LEN for w in packed)
+            yield from packed
+        if long:
+            log.warning(
+                "encode: %s of %s windows hold more than %d tokens of text: the reference decoder stops there, so what "
+                "is learned of their ends cannot be used; cut such recordings into shorter segments",
+                f"{long:,}", f"{count:,}", tokens.REFERENCE_SAMPLE_LEN,
+            )  # fmt: skip
+
+    return planned(), rejects
+
+
+def _rounds(run: Run) -> Iterator[tuple[str, int, list[Utterance]]]:
+    """Name, view and rows of what shares windows. The rows are read once for each round: all at once may be many."""
+    views = run.pipeline.augment.views
+    for turn in range(views + 1):
+        rows = [r for r in manifest.each(run.dir / "augment" / "train.jsonl") if round_of(r.view, views) == turn]
+        yield f"v{turn}", turn, rows
     if run.pipeline.finetune.replay_share > 0:
-        groups.append(("replay", 0, run.rows("general_train")))
-    planned, rejects, long = list[Window](), list[dict[str, Any]](), 0
-    for name, view, rows in groups:
-        counts = {row.id: _label_tokens(whisper, row) for row in rows}
-        fit = [row for row in rows if counts[row.id] <= tokens.LABEL_LIMIT]
-        rejects += [
-            {
-                "id": row.id,
-                "reason": "label too long",
-                "detail": f"{counts[row.id]} tokens, over {tokens.LABEL_LIMIT}",
-                "row": row.row(),
-            }
-            for row in rows
-            if counts[row.id] > tokens.LABEL_LIMIT
-        ]
-        packed = windows.pack(
-            fit,
-            name=name,
-            view=view,
-            seed=seed,
-            gap_s=settings.gap_s,
-            single_share=settings.single_share if settings.pack else 1.0,
-            max_tokens=tokens.LABEL_LIMIT,
-            token_counts=counts,
-        )
-        planned += packed
-        long += sum(sum(counts[p.utterance.id] for p in w.placed) > tokens.REFERENCE_SAMPLE_LEN for w in packed)
-    if long:
-        log.warning(
-            "encode: %s of %s windows hold more than %d tokens of text: the reference decoder stops there, so what is "
-            "learned of their ends cannot be used; cut such recordings into shorter segments",
-            f"{long:,}", f"{len(planned):,}", tokens.REFERENCE_SAMPLE_LEN,
-        )  # fmt: skip
-    return planned, rejects
+        yield "replay", 0, run.rows("general_train")
+
+
+def _too_long(row: Utterance, count: int) -> dict[str, Any]:
+    detail = f"{count} tokens, over {tokens.LABEL_LIMIT}"
+    return {"id": row.id, "reason": "label too long", "detail": detail, "row": row.row()}
 
 
 def _label_tokens(whisper: Whisper, row: Utterance) -> int:
@@ -145,20 +153,9 @@ def _label_tokens(whisper: Whisper, row: Utterance) -> int:
     return len(tokens.encode_text(whisper.tokenizer, row.text or "")) + 2 * inner
 
 
-def single_windows(rows: list[Utterance]) -> list[Any]:
-    """One window a row, the clip at its start, as when it is transcribed."""
-    return [
-        windows.Window(
-            id=row.id,
-            placed=(windows.Placed(utterance=row, start_s=0.0, end_s=min(30.0, row.duration or 30.0)),),
-        )
-        for row in rows
-    ]
-
-
-def _identity(window: Window) -> list[Any]:
+def _identity(window: Mapping[str, Any]) -> list[Any]:
     """What a window's states depend on: its clips' sound, lengths and places."""
-    return [[_content(placed.utterance), placed.utterance.duration, placed.start_s] for placed in window.placed]
+    return [[clip["sound"], clip["duration"], clip["start_s"]] for clip in window["clips"]]
 
 
 def _content(row: Utterance) -> str:
@@ -169,7 +166,7 @@ def _content(row: Utterance) -> str:
         try:
             stat = path.stat()
         except OSError as error:
-            raise _unreadable(row, error.strerror) from error
+            raise _unreadable(path, error.strerror) from error
         return f"{_hash(path, stat.st_size, stat.st_mtime_ns)} at {row.offset:g} s"
     return checked
 
@@ -179,30 +176,30 @@ def _hash(path: Path, _size: int, _mtime_ns: int) -> str:
     return files.sha256(path)
 
 
-def sound(clips: Iterable[tuple[str | Path, float, float | None, float]]) -> np.ndarray:
-    """A window's 480,000 samples from clips: file, offset, duration, and start in the window, in seconds."""
-    held = list(clips)
-    heard = [audio.read(path, offset_s=offset, duration_s=duration) for path, offset, duration, _ in held]
-    return windows.assemble(heard, [start_s for *_, start_s in held])
+def sound(window: Mapping[str, Any]) -> np.ndarray:
+    """The 480,000 samples of a window, as windows.jsonl tells it.
+
+    Raises:
+        InputError: a clip's file is not there any more, or cannot be read.
+    """
+    return windows.assemble([_heard(clip) for clip in window["clips"]], [clip["start_s"] for clip in window["clips"]])
 
 
-def _render(content: list[Window], number: int) -> np.ndarray:
-    placed = content[number].placed
-    return windows.assemble([_heard(clip.utterance) for clip in placed], [clip.start_s for clip in placed])
+def _render(content: Sequence[Mapping[str, Any]], number: int) -> np.ndarray:
+    return sound(content[number])
 
 
-def _heard(row: Utterance) -> np.ndarray:
+def _heard(clip: Mapping[str, Any]) -> np.ndarray:
     try:
-        return audio.read(row.audio_filepath or "", offset_s=row.offset, duration_s=row.duration)
+        return audio.read(clip["audio_filepath"], offset_s=clip["offset"], duration_s=clip["duration"])
     except audio.AudioError as error:
-        raise _unreadable(row, str(error)) from error
+        raise _unreadable(Path(clip["audio_filepath"]), str(error)) from error
 
 
-def _unreadable(row: Utterance, why: str | None) -> InputError:
+def _unreadable(path: Path, why: str | None) -> InputError:
     """What to do about sound that was there when its row was checked or made."""
-    path = Path(row.audio_filepath or "")
     made = next((folder for folder in path.parents if (folder / files.STAGE_FILE).exists()), None)
-    if row.transform is None or made is None or made.name not in ("augment", "conditions"):
+    if made is None or made.name not in ("augment", "conditions"):
         return InputError(f"{path}: cannot be read any more ({why}); put it back, and the same command goes on")
     return InputError(f"{path}: cannot be read ({why}); remove {made}, and the same command makes it again")
 
@@ -231,9 +228,16 @@ def _window_row(window: Window, views: int) -> dict[str, Any]:
         "view": max(round_of(p.utterance.view, views) for p in window.placed),
         "replay": window.id.startswith("replay-"),
         "clips": [
-            {"id": p.utterance.id, "text": p.utterance.text or "", "start_s": p.start_s, "end_s": p.end_s,
-             "audio_filepath": str(p.utterance.audio_filepath), "offset": p.utterance.offset,
-             "duration": p.utterance.duration, **_segments(p)}
+            {"id": p.utterance.id, "text": p.utterance.text or "", "end_s": p.end_s, **_clip(p.utterance, p.start_s),
+             **_segments(p)}
             for p in window.placed
         ],
+    }  # fmt: skip
+
+
+def _clip(row: Utterance, start_s: float = 0.0) -> dict[str, Any]:
+    """Which sound, and where in its window it starts."""
+    return {
+        "start_s": start_s, "audio_filepath": str(row.audio_filepath), "offset": row.offset, "duration": row.duration,
+        "sound": _content(row),
     }  # fmt: skip

@@ -8,7 +8,8 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from array import array
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,13 +104,44 @@ def read_jsonl(path: str | Path) -> list[dict[str, Any]]:
 
 def each_jsonl(path: str | Path) -> Iterator[dict[str, Any]]:
     """As `read_jsonl`, a row at a time."""
+    with _reading(Path(path)) as file:
+        for number, line in enumerate(file, start=1):
+            if line.strip():
+                yield _object(line, f"{path}:{number}", first=number == 1)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[IO[bytes]]:
     try:
-        with Path(path).open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    yield _object(line, f"{path}:{number}", first=number == 1)
+        with path.open("rb") as file:
+            yield file
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+class JsonLines(Sequence[dict[str, Any]]):
+    """The rows of a JSON Lines file that a stage wrote, read when asked for: only where each begins is held.
+
+    Raises:
+        InputError: the file is missing; and, when a row is asked for, that it is not a JSON object.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self._path, self._begins = Path(path), array("Q", [0])
+        with _reading(self._path) as file:
+            for line in file:
+                self._begins.append(self._begins[-1] + len(line))
+
+    def __len__(self) -> int:
+        return len(self._begins) - 1
+
+    def __getitem__(self, number: Any) -> Any:
+        with _reading(self._path) as file:
+            file.seek(self._begins[range(len(self))[number]])
+            return _object(file.readline(), f"{self._path}:{number + 1}", first=number == 0)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return each_jsonl(self._path)
 
 
 def _object(line: bytes, where: str, *, first: bool) -> dict[str, Any]:

@@ -21,7 +21,7 @@ FORMATS = {
     "augment": 6,
     "conditions": 3,
     "synth": 2,
-    "encode": 3,
+    "encode": 4,
     "finetune": 2,
     "transcribe": 2,
     "score": 4,

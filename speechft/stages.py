@@ -260,8 +260,6 @@ def finetune(run: Run) -> bool:
     settings = run.pipeline.finetune
     stores = [name for name in run.stores() if name != "reported"]
     inputs = [run.dir / "encode" / "windows.jsonl", *(run.dir / "encode" / f"{name}.json" for name in stores)]
-    if run.learns_from == "audio":
-        inputs.append(run.dir / "encode" / "content.json")
     inputs += [*run.evaluated_files(*CHOOSING), *run.base_files]
     if run.pipeline.data.terms:
         inputs.append(run.pipeline.data.terms)

@@ -189,14 +189,14 @@ def test_a_view_that_is_gone_names_what_to_remove(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "small" / "augment" / "views" / "view-1" / "a.flac"
     row = manifest.Utterance(id="a#view1", audio_filepath=path, text="x", duration=1.0, transform=[])
     with pytest.raises(InputError, match=r"a\.flac: cannot be read any more .*; put it back"):  # made by nobody known
-        encoding._identity(encoding.single_windows([row])[0])
+        encoding._clip(row)
     path.parent.mkdir(parents=True)
     (path.parents[2] / files.STAGE_FILE).write_text("{}")
     with pytest.raises(InputError, match=r"a\.flac: cannot be read .*; remove .*/small/augment, and the same command"):
-        encoding._identity(encoding.single_windows([row])[0])
+        encoding._clip(row)
     soundfile.write(path, np.zeros(8000), 16000)
     with pytest.raises(InputError, match="remove .*/small/augment, and the same command makes it again"):
-        encoding._render(encoding.single_windows([row]), 0)
+        encoding.sound({"clips": [encoding._clip(row)]})
 
 
 @pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK\x03\x04 cut short"])

@@ -53,6 +53,19 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
         files.read_jsonl(tmp_path / "a.jsonl")
 
 
+def test_rows_are_read_by_number(tmp_path: Path) -> None:
+    rows = [{"text": "naïve"}, {"text": "日本"}, {"text": "x" * 10_000}]
+    files.write_jsonl(tmp_path / "a.jsonl", rows)
+    lines = files.JsonLines(tmp_path / "a.jsonl")
+    assert [len(lines), lines[1], lines[2], lines[0], lines[-1]] == [3, rows[1], rows[2], rows[0], rows[2]]
+    assert list(lines) == rows
+    with pytest.raises(IndexError):
+        lines[3]
+    (tmp_path / "a.jsonl").unlink()
+    with pytest.raises(InputError, match=r"a\.jsonl: cannot be read"):
+        lines[0]
+
+
 def test_fingerprint_of_known_bytes(tmp_path: Path) -> None:
     (tmp_path / "abc").write_bytes(b"abc")
     found = files.fingerprint(tmp_path / "abc")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from speechft import adaptation, encoding, files
+from speechft import adaptation, encoding, files, manifest
 from speechft.ingest import segments
 from speechft.ingest.readers import Row
 from speechft.ingest.stage import ingest
@@ -85,7 +85,7 @@ def test_a_long_recording_goes_through_ingest(tmp_path: Path) -> None:
 
 def test_times_lie_in_the_window_and_follow_the_tempo() -> None:
     cut = segments.cut_all([row_of((0.0, 4.0, "one"), (5.0, 10.0, "two"))])[0][0].utterance
-    faster = dataclasses.replace(cut, duration=8.0)  # a view, said in 8 s for 10
+    faster = dataclasses.replace(cut, duration=8.0, extra={**cut.extra, manifest.SOUND: "x"})  # a view, 8 s for 10
     placed = windows.Placed(utterance=faster, start_s=2.0, end_s=10.0)
     row = encoding._window_row(windows.Window(id="v0-1", placed=(placed,)), 1)
     assert row["clips"][0]["segments"] == [
