@@ -200,7 +200,7 @@ def _json_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any], s
             continue
         line = raw.decode("utf-8", errors="replace").strip()
         try:
-            row = json.loads(raw.decode("utf-8"))
+            row = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
             # A lone surrogate is valid JSON but cannot be written as UTF-8 again.
             json.dumps(row, ensure_ascii=False).encode("utf-8")
         except UnicodeError:
@@ -212,6 +212,15 @@ def _json_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any], s
                 yield number, row, ""
             else:
                 yield number, {"line": line}, f"the line must be a JSON object, got {type(row).__name__}"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object whose keys are all different: of two texts, which was said?"""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is a key twice")
+    return found
 
 
 def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tuple[int, dict[str, Any], str]]:

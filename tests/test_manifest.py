@@ -127,6 +127,13 @@ def test_a_line_that_is_not_utf8(tmp_path: Path) -> None:
     assert "UTF-8" in rejects[0].detail
 
 
+def test_a_key_that_is_there_twice_is_a_fault(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "m.jsonl", '{"audio_filepath": "a.wav", "text": "met", "text": "metformin"}')
+    rows, rejects = manifest.scan(path)
+    assert not rows
+    assert "'text' is a key twice" in rejects[0].detail
+
+
 def test_csv_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:
     heading = "audio_filepath,text,speaker,duration,note"
     path = write_lines(

@@ -1,5 +1,6 @@
 """Recordings: how two sources are compared, and how much of a file is read and kept."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,8 @@ import soundfile
 from test_sources import RATE, write
 
 from speechft.audio import AudioError
-from speechft.augment import recordings, settings, sources
+from speechft.augment import recordings, room, settings, sources
+from speechft.errors import InputError
 
 
 def test_shared_sources_are_found_however_they_are_written(tmp_path: Path) -> None:
@@ -55,6 +57,17 @@ def test_what_was_read_before_changes_nothing(tmp_path: Path) -> None:
     assert max(start_s for _, start_s in after_talk) > 30
     assert sources.Materials(recordings=[recording] * 10).keep_noise
     assert not sources.Materials(recordings=[recording] * 20).keep_noise
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.wav")
+    try:
+        (tmp_path / name).write_bytes(b"")
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    for read in (recordings.find, room.load):
+        with pytest.raises(InputError, match="the name of this file is not UTF-8; rename it"):
+            read(tmp_path)
 
 
 def test_a_stretch_lies_inside_its_segment(tmp_path: Path) -> None:

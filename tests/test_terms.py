@@ -38,6 +38,12 @@ def test_the_longest_term_wins_and_none_is_found_inside_another() -> None:
     assert names == ["insulin glargine", "insulin", "insulin glargine", "120/80"]
 
 
+def test_terms_that_cannot_be_counted_are_named() -> None:
+    listed = [Term(term="Lantus"), Term(term="!!!"), Term(term="lantus,")]
+    found = terms.Matcher(listed, text.get("jargon-safe"))
+    assert (found.names, found.uncounted) == (["Lantus"], ["!!!", "lantus,"])
+
+
 def report(before: list[wer.Aligned], after: list[wer.Aligned] | None, train_texts: list[str] | None = None) -> dict:
     general = aligned(("take the bus to town today", "take metformin to town today"))
     return term_report(

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -133,12 +133,26 @@ def listing(source: Path) -> tuple[list[tuple[Recording, bool]], list[Reject]]:
 
 
 def _in_folder(folder: Path) -> Iterator[tuple[Recording, bool]]:
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SOUND_SUFFIXES and path.is_file():
-            place = path.relative_to(folder)
-            parents = [folder / parent for parent in place.parents]  # the corpus may lie deeper
-            is_speech = any(p.name == "speech" and p != folder and _is_musan(p.parent) for p in parents)
-            yield Recording(path=path, id=place.as_posix()), is_speech
+    for path in sound_files(folder, SOUND_SUFFIXES):
+        place = path.relative_to(folder)
+        parents = [folder / parent for parent in place.parents]  # the corpus may lie deeper
+        is_speech = any(p.name == "speech" and p != folder and _is_musan(p.parent) for p in parents)
+        yield Recording(path=path, id=place.as_posix()), is_speech
+
+
+def sound_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
+    """Files of a folder, searched whole, by their suffixes in lower case.
+
+    Raises:
+        InputError: a name is not UTF-8, so that no manifest could tell it.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    for path in found:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise InputError(f"{str(path)!a}: the name of this file is not UTF-8; rename it") from error
+    return found
 
 
 @functools.cache

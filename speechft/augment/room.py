@@ -16,6 +16,7 @@ import scipy.fft
 from speechft import audio, files
 from speechft.audio import SAMPLE_RATE
 from speechft.augment import draws
+from speechft.augment.recordings import sound_files
 from speechft.errors import InputError
 from speechft.manifest import Reject
 
@@ -235,7 +236,7 @@ def load(folder: Path, *, leave_out: Callable[[Path], Reject | None] = lambda pa
         raise InputError(f"{folder}: there is no such folder to take impulse responses from")
     found: list[tuple[np.ndarray, int, float, dict[str, Any]]] = []
     rejects: list[Reject] = []
-    for path in sorted(p for p in folder.rglob("*") if p.suffix.lower() in SOUND_SUFFIXES and p.is_file()):
+    for path in sound_files(folder, SOUND_SUFFIXES):
         if reject := leave_out(path):
             rejects.append(reject)
             continue

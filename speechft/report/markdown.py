@@ -80,6 +80,8 @@ def _terms(content: Mapping[str, Any]) -> str:
     if report.get("mined"):
         parts.append("No term list was named; these terms were mined from the training texts.")
     parts.append(_compared("", rows))
+    if left := lines.uncounted(content):
+        parts.append(left)
     cells = [
         [
             f"`{entry['term']}`",

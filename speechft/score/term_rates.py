@@ -66,6 +66,7 @@ def term_report(
     sides = {"value": first} if after is None else {"before": first, "after": _side(after, general_after, matcher)}
     report: dict[str, Any] = {
         "listed": len(matcher.names),
+        "uncounted": matcher.uncounted,
         "said": first.said.total(),
         "said_terms": len(first.said),
         "trained_terms": None if trained is None else len(trained),

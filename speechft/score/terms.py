@@ -110,17 +110,23 @@ def _entry(where: str, row: Mapping[str, Any]) -> Term:
 
 
 class Matcher:
-    """Finds listed terms in normalised words, the longest first and none inside another."""
+    """Finds listed terms in normalised words, the longest first and none inside another.
+
+    `names` and `kinds` are of the terms that can be found; `uncounted` are those of which the normaliser leaves
+    nothing, or what it leaves of another.
+    """
 
     def __init__(self, terms: Iterable[Term], normaliser: Normaliser) -> None:
         self.names: list[str] = []
         self.kinds: list[str | None] = []
+        self.uncounted: list[str] = []
         self._forms: dict[str, list[tuple[tuple[str, ...], int]]] = {}
         taken: set[tuple[str, ...]] = set()
         for term in terms:
             form = tuple(normaliser.words(term.term))
-            if not form or form in taken:
-                continue  # normalises to nothing, or to what another term is already
+            if not form or form in taken:  # normalises to nothing, or to what another term is already
+                self.uncounted.append(term.term)
+                continue
             taken.add(form)
             self._forms.setdefault(form[0], []).append((form, len(self.names)))
             self.names.append(term.term)
