@@ -35,10 +35,8 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
         InputError: the base cannot be loaded, too many labels are too long, or the disk is too small.
     """
     whisper, device = run.load_base(), load.told_device()
-    learns = run.learns_from in ("states", "audio")
-    planned, rejects = plan_windows(run, whisper) if learns else (iter(()), [])
-    views = run.pipeline.augment.views
-    files.write_jsonl(out / "windows.jsonl", (_window_row(window, views) for window in planned))
+    planned, rejects = plan_windows(run, whisper) if run.learns_from in ("states", "audio") else (iter(()), [])
+    files.write_jsonl(out / "windows.jsonl", (_window_row(w, run.pipeline.augment.views) for w in planned))
     files.write_jsonl(out / "rejects.jsonl", rejects)
     training = files.JsonLines(out / "windows.jsonl")
     clips = sum(len(row["clips"]) for row in training)

@@ -129,7 +129,8 @@ def test_a_heading_that_comes_twice_is_refused(tmp_path: Path) -> None:
     [('"view": 1e999', "view"), ('"duration": 1e308', "duration"), ('"audio_filepath": "a\\u0000.wav"', "null")],
 )
 def test_a_row_of_nonsense_is_one_reject(tmp_path: Path, row: str, named: str) -> None:
-    (tmp_path / "m.jsonl").write_text(f'{{"audio_filepath": "b.wav", {row}}}\n{{"audio_filepath": "a.wav"}}\n')
+    known = "" if "audio_filepath" in row else '"audio_filepath": "b.wav", '
+    (tmp_path / "m.jsonl").write_text(f'{{{known}{row}}}\n{{"audio_filepath": "a.wav"}}\n')
     rows, rejects = manifest.scan(tmp_path / "m.jsonl")
     assert (len(rows), len(rejects)) == (1, 1)
     assert named in rejects[0].detail
