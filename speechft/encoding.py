@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +36,16 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
         InputError: the base cannot be loaded, too many labels are too long, or the disk is too small.
     """
     whisper, device = run.load_base(), load.told_device()
-    planned, rejects = plan_windows(run, whisper) if run.learns_from in ("states", "audio") else (iter(()), [])
-    files.write_jsonl(out / "windows.jsonl", (_window_row(w, run.pipeline.augment.views) for w in planned))
+    planned, rejects = plan_windows(run, whisper) if run.learns_from in ("states", "audio") else ([], [])
     files.write_jsonl(out / "rejects.jsonl", rejects)
-    training = files.JsonLines(out / "windows.jsonl")
-    clips = sum(len(row["clips"]) for row in training)
-    _refuse_too_many(len(rejects), clips, allowed=run.pipeline.data.max_rejected_share, where=out / "rejects.jsonl")
+    _refuse_too_many(rejects, planned, allowed=run.pipeline.data.max_rejected_share, where=out / "rejects.jsonl")
+    files.write_jsonl(out / "windows.jsonl", (_window_row(w, run.pipeline.augment.views) for w in planned))
+    clips = sum(len(window.placed) for window in planned)
+    del planned  # before the encoder takes its memory; from here on windows are read back
     decoded = {"choosing": run.evaluated(*CHOOSING), "reported": run.evaluated(*REPORTED)}
     singles = {name: [row for rows in roles.values() for row in rows] for name, roles in decoded.items()}
-    contents: dict[str, Sequence[Any]] = {"train": training} | {
-        name: [{"clips": [_clip(row)]} for row in rows] for name, rows in singles.items()
-    }
+    contents: dict[str, Any] = {name: [{"clips": [_clip(row)]} for row in rows] for name, rows in singles.items()}
+    contents["train"] = files.JsonLines(out / "windows.jsonl")
     encoder_hash = load.encoder_hash(whisper.model)
     # A GPU's log-mels differ from a processor's in their last bits; a processor's key is what it has always been.
     precision = str(device.precision)
@@ -83,66 +83,60 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _refuse_too_many(rejected: int, kept: int, *, allowed: float, where: Path) -> None:
+def _refuse_too_many(
+    rejects: Sequence[Mapping[str, Any]], planned: Sequence[Window], *, allowed: float, where: Path
+) -> None:
     """Stop where more clips were rejected here than the pipeline allows."""
-    clips = rejected + kept
-    if rejected > allowed * clips:
+    clips = len(rejects) + sum(len(window.placed) for window in planned)
+    if len(rejects) > allowed * clips:
         raise InputError(
-            f"{rejected:,} of {clips:,} training clips have a label over {tokens.LABEL_LIMIT} tokens (in {where}), "
+            f"{len(rejects):,} of {clips:,} training clips have a label over {tokens.LABEL_LIMIT} tokens (in {where}), "
             f"more than data.max_rejected_share = {allowed:g} allows; cut them into shorter segments"
         )
 
 
-def plan_windows(run: Run, whisper: Whisper) -> tuple[Iterator[Window], list[dict[str, Any]]]:
-    """Packed windows of every view, domain and replay; rows whose label is too long are named, never cut.
-
-    Returns:
-        the windows, one round of training in memory at a time, and the rejects, whole once the windows are taken.
-    """
-    rejects: list[dict[str, Any]] = []
-
-    def planned() -> Iterator[Window]:
-        settings, seed = run.pipeline.encode, run.pipeline.augment.seed
-        count = long = 0
-        for name, view, rows in _rounds(run):
-            counts = {row.id: _label_tokens(whisper, row) for row in rows}
-            rejects.extend(_too_long(row, counts[row.id]) for row in rows if counts[row.id] > tokens.LABEL_LIMIT)
-            packed = windows.pack(
-                [row for row in rows if counts[row.id] <= tokens.LABEL_LIMIT],
-                name=name,
-                view=view,
-                seed=seed,
-                gap_s=settings.gap_s,
-                single_share=settings.single_share if settings.pack else 1.0,
-                max_tokens=tokens.LABEL_LIMIT,
-                token_counts=counts,
-            )
-            count += len(packed)
-            long += sum(sum(counts[p.utterance.id] for p in w.placed) > tokens.REFERENCE_SAMPLE_LEN for w in packed)
-            yield from packed
-        if long:
-            log.warning(
-                "encode: %s of %s windows hold more than %d tokens of text: the reference decoder stops there, so what "
-                "is learned of their ends cannot be used; cut such recordings into shorter segments",
-                f"{long:,}", f"{count:,}", tokens.REFERENCE_SAMPLE_LEN,
-            )  # fmt: skip
-
-    return planned(), rejects
-
-
-def _rounds(run: Run) -> Iterator[tuple[str, int, list[Utterance]]]:
-    """Name, view and rows of what shares windows. The rows are read once for each round: all at once may be many."""
-    views = run.pipeline.augment.views
-    for turn in range(views + 1):
-        rows = [r for r in manifest.each(run.dir / "augment" / "train.jsonl") if round_of(r.view, views) == turn]
-        yield f"v{turn}", turn, rows
+def plan_windows(run: Run, whisper: Whisper) -> tuple[list[Window], list[dict[str, Any]]]:
+    """Packed windows of every view, domain and replay; rows whose label is too long are named, never cut."""
+    settings, seed = run.pipeline.encode, run.pipeline.augment.seed
+    turns: dict[int, list[Utterance]] = defaultdict(list)
+    for row in manifest.each(run.dir / "augment" / "train.jsonl"):
+        turns[round_of(row.view, run.pipeline.augment.views)].append(row)
+    groups = [(f"v{turn}", turn, rows) for turn, rows in sorted(turns.items())]
     if run.pipeline.finetune.replay_share > 0:
-        yield "replay", 0, run.rows("general_train")
-
-
-def _too_long(row: Utterance, count: int) -> dict[str, Any]:
-    detail = f"{count} tokens, over {tokens.LABEL_LIMIT}"
-    return {"id": row.id, "reason": "label too long", "detail": detail, "row": row.row()}
+        groups.append(("replay", 0, run.rows("general_train")))
+    planned, rejects, long = list[Window](), list[dict[str, Any]](), 0
+    for name, view, rows in groups:
+        counts = {row.id: _label_tokens(whisper, row) for row in rows}
+        fit = [row for row in rows if counts[row.id] <= tokens.LABEL_LIMIT]
+        rejects += [
+            {
+                "id": row.id,
+                "reason": "label too long",
+                "detail": f"{counts[row.id]} tokens, over {tokens.LABEL_LIMIT}",
+                "row": row.row(),
+            }
+            for row in rows
+            if counts[row.id] > tokens.LABEL_LIMIT
+        ]
+        packed = windows.pack(
+            fit,
+            name=name,
+            view=view,
+            seed=seed,
+            gap_s=settings.gap_s,
+            single_share=settings.single_share if settings.pack else 1.0,
+            max_tokens=tokens.LABEL_LIMIT,
+            token_counts=counts,
+        )
+        planned += packed
+        long += sum(sum(counts[p.utterance.id] for p in w.placed) > tokens.REFERENCE_SAMPLE_LEN for w in packed)
+    if long:
+        log.warning(
+            "encode: %s of %s windows hold more than %d tokens of text: the reference decoder stops there, so what is "
+            "learned of their ends cannot be used; cut such recordings into shorter segments",
+            f"{long:,}", f"{len(planned):,}", tokens.REFERENCE_SAMPLE_LEN,
+        )  # fmt: skip
+    return planned, rejects
 
 
 def _label_tokens(whisper: Whisper, row: Utterance) -> int:

@@ -9,7 +9,7 @@ import secrets
 import shutil
 import time
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -119,7 +119,7 @@ def _reading(path: Path) -> Iterator[IO[bytes]]:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-class JsonLines(Sequence[dict[str, Any]]):
+class JsonLines:
     """The rows of a JSON Lines file that a stage wrote, read when asked for: only where each begins is held.
 
     Raises:
@@ -135,9 +135,10 @@ class JsonLines(Sequence[dict[str, Any]]):
     def __len__(self) -> int:
         return len(self._begins) - 1
 
-    def __getitem__(self, number: Any) -> Any:
+    def __getitem__(self, number: int) -> dict[str, Any]:
+        number = range(len(self))[number]
         with _reading(self._path) as file:
-            file.seek(self._begins[range(len(self))[number]])
+            file.seek(self._begins[number])
             return _object(file.readline(), f"{self._path}:{number + 1}", first=number == 0)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:

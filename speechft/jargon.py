@@ -127,7 +127,8 @@ class JargonSafe:
         """Return a term's spelling as given, and with American spelling, which needs no declaring."""
         words = self._prepare(form).split()
         table = english.spelling_table() if self._english else {}
-        return {" ".join(words), " ".join(table.get(word, word) for word in words)} - {""}
+        spelled = {" ".join(words), " ".join(table.get(word, word) for word in words)}
+        return {form for form in spelled if _term_key(form)}  # of a dash alone nothing is left to look for
 
     def _placeholder(self, match: re.Match[str]) -> str:
         key = _term_key(match.group())

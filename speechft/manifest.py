@@ -195,12 +195,21 @@ def _lines(path: Path, *, need_audio: bool) -> Iterator[tuple[int, dict[str, Any
 
 def _json_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any], str]]:
     """On a fault the row holds the line as it stood."""
+    clash: str | None = None
+
+    def last(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """As JSON is read everywhere; `clash` is a key of the object that ends last, the row, with two values."""
+        nonlocal clash
+        found = dict(pairs)
+        clash = next((key for key, value in pairs if found[key] != value), None) if len(found) < len(pairs) else None
+        return found
+
     for number, raw in enumerate(lines, start=1):
         if not raw.strip():
             continue
         line = raw.decode("utf-8", errors="replace").strip()
         try:
-            row = json.loads(raw.decode("utf-8"), object_pairs_hook=_once)
+            row = json.loads(raw.decode("utf-8"), object_pairs_hook=last)
             # A lone surrogate is valid JSON but cannot be written as UTF-8 again.
             json.dumps(row, ensure_ascii=False).encode("utf-8")
         except UnicodeError:
@@ -208,19 +217,12 @@ def _json_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any], s
         except (ValueError, RecursionError) as error:
             yield number, {"line": line}, f"the line is not valid JSON ({error})"
         else:
-            if isinstance(row, dict):
+            if isinstance(row, dict) and clash is not None:
+                yield number, {"line": line}, f'the line gives "{clash}" twice, and not the same'
+            elif isinstance(row, dict):
                 yield number, row, ""
             else:
                 yield number, {"line": line}, f"the line must be a JSON object, got {type(row).__name__}"
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys are all different: of two texts, which was said?"""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} is a key twice")
-    return found
 
 
 def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tuple[int, dict[str, Any], str]]:

@@ -34,7 +34,6 @@ def run_of(folder: Path, *words: int, base: str = "nano") -> Run:
             audio_filepath=folder / "talk.wav",
             text=" ".join(["blue"] * count),
             duration=20.0,
-            extra={manifest.SOUND: "x"},
         )
         for n, count in enumerate(words)
     ]
@@ -81,10 +80,10 @@ def test_a_label_that_the_reference_decoder_would_not_finish_is_warned_of(
     words = next(n for n in range(1, 448) if len(tokens.encode_text(whisper.tokenizer, " ".join(["blue"] * n))) > 224)
     with caplog.at_level(logging.WARNING):
         planned, rejects = encoding.plan_windows(run_of(tmp_path / "long", 5, words), whisper)
-        assert (len(list(planned)), rejects) == (2, [])
+        assert (len(planned), rejects) == (2, [])
         assert "1 of 2 windows hold more than 224 tokens" in caplog.text
         caplog.clear()
-        list(encoding.plan_windows(run_of(tmp_path / "short", 5, words - 1), whisper)[0])
+        encoding.plan_windows(run_of(tmp_path / "short", 5, words - 1), whisper)
     assert not caplog.records
 
 
@@ -109,10 +108,20 @@ def test_states_are_known_by_the_sound_and_not_by_the_file(tmp_path: Path) -> No
     assert identity(tmp_path / "a" / "talk.wav", **made) != identity(tmp_path / "b" / "talk.wav", **made)
 
 
+def test_a_kept_window_is_known_by_what_windows_jsonl_tells(tmp_path: Path) -> None:
+    """As version 3 of the stage knew it, so that states which were kept then are found."""
+    run = run_of(tmp_path, 5)
+    row = dataclasses.replace(manifest.read(run.dir / "augment" / "train.jsonl")[0], extra={manifest.SOUND: "x"})
+    manifest.write(run.dir / "augment" / "train.jsonl", [row])
+    planned, _ = encoding.plan_windows(run, load.load("nano"))
+    files.write_jsonl(tmp_path / "windows.jsonl", (encoding._window_row(window, 0) for window in planned))
+    assert [encoding._identity(w) for w in files.JsonLines(tmp_path / "windows.jsonl")] == [[["x", 20.0, 0.0]]]
+
+
 def test_a_checkpoints_max_length_of_20_rejects_nothing(tmp_path: Path) -> None:
     """As in the released large-v3, whose config still says 20."""
     base = any_whisper.save(tmp_path / "base", 51866)
     path = base / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"max_length": 20}))
     planned, rejects = encoding.plan_windows(run_of(tmp_path, 60, base=str(base)), load.load(str(base)))
-    assert (len(list(planned)), rejects) == (1, [])
+    assert (len(planned), rejects) == (1, [])

@@ -127,11 +127,15 @@ def test_a_line_that_is_not_utf8(tmp_path: Path) -> None:
     assert "UTF-8" in rejects[0].detail
 
 
-def test_a_key_that_is_there_twice_is_a_fault(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "m.jsonl", '{"audio_filepath": "a.wav", "text": "met", "text": "metformin"}')
+def test_a_key_with_two_values_is_a_fault(tmp_path: Path) -> None:
+    sound = '"audio_filepath": "a.wav", "id"'
+    path = write_lines(
+        tmp_path / "m.jsonl", f'{{{sound}: "1", "text": "met", "text": "metformin"}}', f'{{{sound}: "2", "id": "2"}}',
+        f'{{{sound}: "3", "more": {{"tag": 1, "tag": 2}}}}',
+    )  # fmt: skip
     rows, rejects = manifest.scan(path)
-    assert not rows
-    assert "'text' is a key twice" in rejects[0].detail
+    assert [row.id for row in rows] == ["2", "3"]
+    assert [reject.detail for reject in rejects] == [f'{path}:1: the line gives "text" twice, and not the same']
 
 
 def test_csv_as_a_spreadsheet_writes_it(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Recordings: how two sources are compared, and how much of a file is read and kept."""
 
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,9 @@ import pytest
 import soundfile
 from test_sources import RATE, write
 
+from speechft import files
 from speechft.audio import AudioError
 from speechft.augment import recordings, room, settings, sources
-from speechft.errors import InputError
 
 
 def test_shared_sources_are_found_however_they_are_written(tmp_path: Path) -> None:
@@ -59,15 +60,20 @@ def test_what_was_read_before_changes_nothing(tmp_path: Path) -> None:
     assert not sources.Materials(recordings=[recording] * 20).keep_noise
 
 
-def test_a_name_that_is_not_utf8_is_told(tmp_path: Path) -> None:
-    name = os.fsdecode(b"caf\xe9.wav")
+def test_a_name_that_is_not_utf8_is_one_reject(tmp_path: Path) -> None:
+    write(tmp_path / "good.wav", duration_s=1.0)
     try:
-        (tmp_path / name).write_bytes(b"")
+        shutil.copy(tmp_path / "good.wav", tmp_path / os.fsdecode(b"caf\xe9.wav"))
     except OSError:
         pytest.skip("this file system takes no such names")
-    for read in (recordings.find, room.load):
-        with pytest.raises(InputError, match="the name of this file is not UTF-8; rename it"):
-            read(tmp_path)
+    found, _, rejects = recordings.find(tmp_path)
+    assert [recording.id for recording in found] == ["good.wav"]
+    bank = room.load(tmp_path)
+    assert len(bank.responses) == 1
+    for reject in (*rejects, *bank.rejects):
+        assert "caf\\udce9.wav" in reject.detail
+        files.write_json(tmp_path / "told.json", reject.row)
+    assert len(rejects) == len(bank.rejects) == 1
 
 
 def test_a_stretch_lies_inside_its_segment(tmp_path: Path) -> None:

@@ -358,11 +358,14 @@ def test_without_general_speech_terms_and_slices(tmp_path: Path) -> None:
 
 def test_terms_that_nobody_says(tmp_path: Path) -> None:
     terms = tmp_path / "terms.txt"
-    terms.write_text("zolpidem\n", encoding="utf-8")
+    terms.write_text("zolpidem\n-\n", encoding="utf-8")
     run = tmp_path / "run"
     settings = build_run(run, utterances(SENTENCES, tmp_path, prefix="t"), terms=terms)
     write(collect(run, settings), run)
-    assert "None of the 1 listed terms is said" in Page((run / "report.html").read_text(encoding="utf-8")).text
+    page = Page((run / "report.html").read_text(encoding="utf-8"))
+    assert "None of the 1 listed terms is said" in page.text
+    assert "as they read as nothing or as another term: -." in page.text
+    assert "as another term: `-`." in (run / "report.md").read_text(encoding="utf-8")
 
 
 def test_silence_and_empty_hypotheses(tmp_path: Path) -> None:

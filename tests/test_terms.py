@@ -8,7 +8,7 @@ import pytest
 
 from speechft import text
 from speechft.errors import InputError
-from speechft.score import terms, wer
+from speechft.score import tables, terms, wer
 from speechft.score.term_rates import term_report
 from speechft.text import Term
 
@@ -39,9 +39,13 @@ def test_the_longest_term_wins_and_none_is_found_inside_another() -> None:
 
 
 def test_terms_that_cannot_be_counted_are_named() -> None:
-    listed = [Term(term="Lantus"), Term(term="!!!"), Term(term="lantus,")]
-    found = terms.Matcher(listed, text.get("jargon-safe"))
-    assert (found.names, found.uncounted) == (["Lantus"], ["!!!", "lantus,"])
+    listed = [Term(term=term) for term in ("5 mg", "-", "five mg", "— –", "C++")]
+    found = terms.Matcher(listed, text.get("jargon-safe", listed))
+    assert (found.names, found.uncounted) == (["5 mg", "C++"], ["-", "five mg", "— –"])
+    told = tables.uncounted({"terms": {"uncounted": [*found.uncounted, *map(str, range(9))]}})
+    assert told.startswith("Not counted, as they read as nothing or as another term: `-`, `five mg`, `— –`, `0`")
+    assert told.endswith("`4`, and 4 more.")
+    assert not tables.uncounted({"terms": {"uncounted": []}})
 
 
 def report(before: list[wer.Aligned], after: list[wer.Aligned] | None, train_texts: list[str] | None = None) -> dict:

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import numpy as np
@@ -121,9 +121,10 @@ def find(source: Path) -> tuple[list[Recording], list[Recording], list[Reject]]:
 
 
 def listing(source: Path) -> tuple[list[tuple[Recording, bool]], list[Reject]]:
-    """As `find`, but no sound is opened: recordings, whether each is MUSAN's speech, and a manifest's bad rows."""
+    """As `find`, but no sound is opened: recordings, whether each is MUSAN's speech, and what cannot be listed."""
     if source.is_dir():
-        return list(_in_folder(source)), []
+        paths, rejects = sound_files(source, SOUND_SUFFIXES)
+        return [_in_folder(source, path) for path in paths], rejects
     if source.suffix.lower() in MANIFEST_SUFFIXES:
         rows, rejects = manifest.scan(source)
         return [(of_row(row), False) for row in rows], rejects
@@ -132,27 +133,26 @@ def listing(source: Path) -> tuple[list[tuple[Recording, bool]], list[Reject]]:
     raise InputError(f"{source}: there is no such folder, manifest or sound file to take noise from")
 
 
-def _in_folder(folder: Path) -> Iterator[tuple[Recording, bool]]:
-    for path in sound_files(folder, SOUND_SUFFIXES):
-        place = path.relative_to(folder)
-        parents = [folder / parent for parent in place.parents]  # the corpus may lie deeper
-        is_speech = any(p.name == "speech" and p != folder and _is_musan(p.parent) for p in parents)
-        yield Recording(path=path, id=place.as_posix()), is_speech
+def _in_folder(folder: Path, path: Path) -> tuple[Recording, bool]:
+    place = path.relative_to(folder)
+    parents = [folder / parent for parent in place.parents]  # the corpus may lie deeper
+    is_speech = any(p.name == "speech" and p != folder and _is_musan(p.parent) for p in parents)
+    return Recording(path=path, id=place.as_posix()), is_speech
 
 
-def sound_files(folder: Path, suffixes: Collection[str]) -> list[Path]:
-    """Files of a folder, searched whole, by their suffixes in lower case.
-
-    Raises:
-        InputError: a name is not UTF-8, so that no manifest could tell it.
-    """
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-    for path in found:
+def sound_files(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[Reject]]:
+    """Files of a folder, searched whole, by their suffixes in lower case; and those that no manifest could name."""
+    found, rejects = list[Path](), list[Reject]()
+    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()):
         try:
             str(path).encode()
-        except UnicodeEncodeError as error:
-            raise InputError(f"{str(path)!a}: the name of this file is not UTF-8; rename it") from error
-    return found
+        except UnicodeEncodeError:
+            where = ascii(str(path))
+            told = f"{where}: its name, or a folder's, is not UTF-8; rename it"
+            rejects.append(Reject({"audio_filepath": where}, "name", told, where))
+        else:
+            found.append(path)
+    return found, rejects
 
 
 @functools.cache

@@ -235,8 +235,8 @@ def load(folder: Path, *, leave_out: Callable[[Path], Reject | None] = lambda pa
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder to take impulse responses from")
     found: list[tuple[np.ndarray, int, float, dict[str, Any]]] = []
-    rejects: list[Reject] = []
-    for path in sound_files(folder, SOUND_SUFFIXES):
+    paths, rejects = sound_files(folder, SOUND_SUFFIXES)
+    for path in paths:
         if reject := leave_out(path):
             rejects.append(reject)
             continue

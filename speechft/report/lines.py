@@ -91,12 +91,6 @@ def slices(content: Mapping[str, Any]) -> list[tuple[str, list[Line]]]:
     return list(groups.items())
 
 
-def uncounted(content: Mapping[str, Any]) -> str:
-    """Which listed terms the score could not count; nothing where it could count all."""
-    left = (content.get("terms") or {}).get("uncounted")
-    return f"Not counted, as they read as nothing or as another term: {', '.join(left)}." if left else ""
-
-
 def terms(content: Mapping[str, Any]) -> list[Line]:
     """Recall, precision and errors of terms, and false alarms on general speech."""
     report = content.get("terms")

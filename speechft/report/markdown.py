@@ -8,7 +8,7 @@ from typing import Any
 from speechft.report import lines
 from speechft.report.lines import NONE, Line
 from speechft.report.pipeline_text import to_toml
-from speechft.score.tables import counts, table
+from speechft.score.tables import counts, table, uncounted
 from speechft.score.verdict import percent
 
 TERMS_SHOWN = 20
@@ -72,15 +72,15 @@ def _slices(content: Mapping[str, Any]) -> str:
 
 
 def _terms(content: Mapping[str, Any]) -> str:
-    rows = lines.terms(content)
+    rows, left = lines.terms(content), uncounted(content)
     if not rows:
-        return ""
+        return f"## Terms\n\n{left}" if left else ""
     report = content["terms"]
     parts = ["## Terms"]
     if report.get("mined"):
         parts.append("No term list was named; these terms were mined from the training texts.")
     parts.append(_compared("", rows))
-    if left := lines.uncounted(content):
+    if left:
         parts.append(left)
     cells = [
         [

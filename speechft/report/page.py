@@ -13,6 +13,7 @@ import jinja2
 from speechft import files
 from speechft.report import charts, lines, markdown
 from speechft.report.pipeline_text import to_toml
+from speechft.score.tables import uncounted
 
 NOT_IN_JSON = ("examples",)  # the transcripts' own files hold them
 
@@ -45,7 +46,7 @@ def render(content: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(charts=charts, lines=lines)
+    environment.globals.update(charts=charts, lines=lines, uncounted=uncounted)
     environment.filters.update(duration=lines.duration, whole=keep_whole)
     template = environment.get_template("report.html")
     return template.render(c=content, toml=to_toml(content["settings"]))

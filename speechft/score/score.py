@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,9 +19,6 @@ from speechft.score.terms import Matcher, mine
 from speechft.score.verdict import decide
 from speechft.text import Normaliser, Term
 
-log = logging.getLogger(__name__)
-
-UNCOUNTED_TOLD = 5
 LISTED_ROWS = 20  # worst and best rows shown
 
 
@@ -358,16 +354,10 @@ def _terms(
     """Report terms; None when there is no list and nothing to mine one from."""
     if not terms:
         return None
-    matcher = Matcher(terms, normaliser)
-    if matcher.uncounted:
-        log.warning(
-            "score: %d listed terms are not counted, as they read as nothing or as another term: %s",
-            len(matcher.uncounted), ", ".join(matcher.uncounted[:UNCOUNTED_TOLD]),
-        )  # fmt: skip
     return term_report(
         test.before,
         test.after,
-        matcher,
+        Matcher(terms, normaliser),
         normaliser,
         groups_of(rows.utterances)[0],
         general_before=general.before if general else None,

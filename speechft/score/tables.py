@@ -123,7 +123,7 @@ def _rates(result: dict[str, Any], *, compared: bool) -> str:
 def _terms(result: dict[str, Any], *, compared: bool) -> str:
     terms = result.get("terms")
     if not terms or not terms["said"]:
-        return ""
+        return uncounted(result)
     rows = []
     labels = ("before", "after") if compared else ("value",)
     for key, name in TERM_NAMES.items():
@@ -149,7 +149,17 @@ def _terms(result: dict[str, Any], *, compared: bool) -> str:
     if confusions:
         listed = "; ".join(f"`{entry['term']}` as `{entry['written']}` ({entry['count']})" for entry in confusions)
         text += f"\n\nStill missed: {listed}." if compared else f"\n\nMissed: {listed}."
-    return text
+    return f"{text}\n\n{uncounted(result)}".rstrip()
+
+
+def uncounted(result: Mapping[str, Any], *, mark: str = "`") -> str:
+    """Which listed terms the score could not count, each between `mark`s; nothing where it could count all."""
+    left = (result.get("terms") or {}).get("uncounted") or []
+    if not left:
+        return ""
+    named = ", ".join(f"{mark}{term}{mark}" for term in left[:CONFUSIONS_SHOWN])
+    more = f", and {len(left) - CONFUSIONS_SHOWN:,} more" if len(left) > CONFUSIONS_SHOWN else ""
+    return f"Not counted, as they read as nothing or as another term: {named}{more}."
 
 
 def _general_words(result: dict[str, Any]) -> str:
