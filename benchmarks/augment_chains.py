@@ -112,9 +112,9 @@ ABLATION = Question(
 CONFIRMED = Question(
     page="confirmed",
     title="Does the default chain help, once chosen?",
-    told=f"the default chain, with seeds {FRESH[0]} to {FRESH[-1]}, by which nothing was chosen",
+    told=f"the default chain, with seeds {FRESH[0]} to {FRESHER[-1]}, by which nothing was chosen",
     option="--confirm",
-    runs=dict.fromkeys(("none", "default"), FRESH),
+    runs=dict.fromkeys(("none", "default"), FRESH + FRESHER),
 )
 BY_PARTS = Question(
     page="parts",
