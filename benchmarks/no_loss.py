@@ -179,22 +179,14 @@ def transcribe(model: str, test: Sequence[Utterance]) -> dict[str, list[Utteranc
 
     single = decode.from_audio(whisper, [heard[row.id] for row in test], device=device)
     found = {KINDS[0]: [dataclasses.replace(row, hypothesis=h) for row, h in zip(test, single, strict=True)]}
-    packed = windows.pack(
-        list(test),
-        name="test",
-        view=0,
-        seed=1,
-        gap_s=GAP_S,
-        single_share=0.0,
-        max_tokens=200,
-        token_counts={r.id: 20 for r in test},
-    )
-    filled = [
-        windows.assemble([heard[p.utterance.id] for p in w.placed], [p.start_s for p in w.placed]) for w in packed
-    ]
+    clips = [windows.Clip(id=r.id, number=n, duration_s=r.duration or 0.0, tokens=20) for n, r in enumerate(test)]
+    packed = windows.pack(clips, name="test", view=0, seed=1, gap_s=GAP_S, single_share=0.0, max_tokens=200)
+    filled = [windows.assemble([heard[p.clip.id] for p in w.placed], [p.start_s for p in w.placed]) for w in packed]
     for kind, stamped in ((KINDS[1], False), (KINDS[2], True)):
         texts = decode.from_audio(whisper, filled, device=device, timestamps=stamped)
-        found[kind] = [told(w.id, [p.utterance for p in w.placed], text) for w, text in zip(packed, texts, strict=True)]
+        found[kind] = [
+            told(w.id, [test[p.clip.number] for p in w.placed], text) for w, text in zip(packed, texts, strict=True)
+        ]
     rng, joined = np.random.default_rng(1), []
     for number, group in enumerate(recordings(test)):
         pieces = []

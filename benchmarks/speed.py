@@ -190,7 +190,6 @@ def ours(size: str, precision: str, device: str, *, single_share: float) -> dict
     from speechft.adapt.steps import Item, Recipe, epoch_steps
     from speechft.adapt.team import Team
     from speechft.adapt.train import Loop
-    from speechft.manifest import Utterance
     from speechft.whisper import load, states, tokens, windows
     from speechft.whisper.load import Device, Whisper
 
@@ -205,8 +204,8 @@ def ours(size: str, precision: str, device: str, *, single_share: float) -> dict
         model=model, tokenizer=None, ids=ids, name=size, revision=None, source=None, language="en", task="transcribe"
     )
     inside = Inside(device)
-    rows = [
-        Utterance(id=f"{number:05d}", audio_filepath=None, text="", duration=CLIP_S)
+    clips = [
+        windows.Clip(id=f"{number:05d}", number=number, duration_s=CLIP_S, tokens=TOKENS)
         for number in range(number_of_clips)
     ]
     folder = ROOT / "states" / f"{size}-{precision}"
@@ -222,13 +221,12 @@ def ours(size: str, precision: str, device: str, *, single_share: float) -> dict
         original(states.ready(encoder, where), windows.log_mel(heard, n_mels=n_mels, device=device), where)
     for view in range(max(VIEWS)):
         planned = windows.pack(
-            rows, name="rows", view=view, seed=1, gap_s=(0.1, 0.8), single_share=single_share, max_tokens=440,
-            token_counts={row.id: TOKENS for row in rows},
+            clips, name="rows", view=view, seed=1, gap_s=(0.1, 0.8), single_share=single_share, max_tokens=440,
         )  # fmt: skip
 
         def render(number: int, planned: Any = planned, view: int = view) -> Any:
             placed = planned[number].placed
-            return windows.assemble([clip(int(p.utterance.id), view) for p in placed], [p.start_s for p in placed])
+            return windows.assemble([clip(p.clip.number, view) for p in placed], [p.start_s for p in placed])
 
         started = now(device)
         stores.append(
@@ -242,8 +240,7 @@ def ours(size: str, precision: str, device: str, *, single_share: float) -> dict
         view_outside_s.append(view_s[-1] - inside.taken() / at_once)
         for index, window in enumerate(planned):
             segments = tuple(
-                tokens.Segment(tokens=text_of(int(p.utterance.id)), start_s=p.start_s, end_s=p.end_s)
-                for p in window.placed
+                tokens.Segment(tokens=text_of(p.clip.number), start_s=p.start_s, end_s=p.end_s) for p in window.placed
             )
             items.append(Item(number=len(packed) + index, segments=segments, view=view, replay=False))
         packed += [(view, index) for index in range(len(planned))]

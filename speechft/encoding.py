@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from speechft.progress import Progress
 from speechft.run import CHOOSING, REPORTED, Run
 from speechft.whisper import load, states, tokens, windows
 from speechft.whisper.load import Whisper
-from speechft.whisper.windows import Placed, Window
+from speechft.whisper.windows import Clip, Placed, Window
 
 log = logging.getLogger(__name__)
 
@@ -36,12 +36,11 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
         InputError: the base cannot be loaded, too many labels are too long, or the disk is too small.
     """
     whisper, device = run.load_base(), load.told_device()
-    planned, rejects = plan_windows(run, whisper) if run.learns_from in ("states", "audio") else ([], [])
+    groups, rejects = read_clips(run, whisper) if run.learns_from in ("states", "audio") else ([], [])
     files.write_jsonl(out / "rejects.jsonl", rejects)
-    _refuse_too_many(rejects, planned, allowed=run.pipeline.data.max_rejected_share, where=out / "rejects.jsonl")
-    files.write_jsonl(out / "windows.jsonl", (_window_row(w, run.pipeline.augment.views) for w in planned))
-    clips = sum(len(window.placed) for window in planned)
-    del planned  # before the encoder takes its memory; from here on windows are read back
+    clips = sum(len(group.clips) for group in groups)
+    _refuse_too_many(len(rejects), clips, allowed=run.pipeline.data.max_rejected_share, where=out / "rejects.jsonl")
+    files.write_jsonl(out / "windows.jsonl", plan_windows(run, groups))
     decoded = {"choosing": run.evaluated(*CHOOSING), "reported": run.evaluated(*REPORTED)}
     singles = {name: [row for rows in roles.values() for row in rows] for name, roles in decoded.items()}
     contents: dict[str, Any] = {name: [{"clips": [_clip(row)]} for row in rows] for name, rows in singles.items()}
@@ -83,60 +82,74 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _refuse_too_many(
-    rejects: Sequence[Mapping[str, Any]], planned: Sequence[Window], *, allowed: float, where: Path
-) -> None:
+def _refuse_too_many(rejected: int, kept: int, *, allowed: float, where: Path) -> None:
     """Stop where more clips were rejected here than the pipeline allows."""
-    clips = len(rejects) + sum(len(window.placed) for window in planned)
-    if len(rejects) > allowed * clips:
+    clips = rejected + kept
+    if rejected > allowed * clips:
         raise InputError(
-            f"{len(rejects):,} of {clips:,} training clips have a label over {tokens.LABEL_LIMIT} tokens (in {where}), "
+            f"{rejected:,} of {clips:,} training clips have a label over {tokens.LABEL_LIMIT} tokens (in {where}), "
             f"more than data.max_rejected_share = {allowed:g} allows; cut them into shorter segments"
         )
 
 
-def plan_windows(run: Run, whisper: Whisper) -> tuple[list[Window], list[dict[str, Any]]]:
-    """Packed windows of every view, domain and replay; rows whose label is too long are named, never cut."""
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Rows of a manifest that share windows with each other alone: a round of training, or general speech."""
+
+    name: str
+    view: int
+    rows: manifest.Rows
+    clips: list[Clip]
+
+
+def read_clips(run: Run, whisper: Whisper) -> tuple[list[Group], list[dict[str, Any]]]:
+    """What packing asks of every view and replay; rows whose label is too long are named, never cut.
+
+    Of each row little is held: there may be millions.
+    """
+    general, views = run.dir / "ingest" / "general_train.jsonl", run.pipeline.augment.views
+    replays = run.pipeline.finetune.replay_share > 0 and general.exists()
+    groups: dict[str, Group] = {}
+    rejects: list[dict[str, Any]] = []
+    for path in [run.dir / "augment" / "train.jsonl", *([general] if replays else [])]:
+        rows = manifest.Rows(path)
+        for number, row in enumerate(rows):
+            count = _label_tokens(whisper, row)
+            if count > tokens.LABEL_LIMIT:
+                detail = f"{count} tokens, over {tokens.LABEL_LIMIT}"
+                rejects.append({"id": row.id, "reason": "label too long", "detail": detail, "row": row.row()})
+                continue
+            turn = 0 if path == general else round_of(row.view, views)
+            name = "replay" if path == general else f"v{turn}"
+            group = groups.setdefault(name, Group(name=name, view=turn, rows=rows, clips=[]))
+            group.clips.append(Clip(id=row.id, number=number, duration_s=row.duration or 0.0, tokens=count))
+    return sorted(groups.values(), key=lambda group: (group.name == "replay", group.view)), rejects
+
+
+def plan_windows(run: Run, groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
+    """Packed windows of each group, as windows.jsonl tells them."""
     settings, seed = run.pipeline.encode, run.pipeline.augment.seed
-    turns: dict[int, list[Utterance]] = defaultdict(list)
-    for row in manifest.each(run.dir / "augment" / "train.jsonl"):
-        turns[round_of(row.view, run.pipeline.augment.views)].append(row)
-    groups = [(f"v{turn}", turn, rows) for turn, rows in sorted(turns.items())]
-    if run.pipeline.finetune.replay_share > 0:
-        groups.append(("replay", 0, run.rows("general_train")))
-    planned, rejects, long = list[Window](), list[dict[str, Any]](), 0
-    for name, view, rows in groups:
-        counts = {row.id: _label_tokens(whisper, row) for row in rows}
-        fit = [row for row in rows if counts[row.id] <= tokens.LABEL_LIMIT]
-        rejects += [
-            {
-                "id": row.id,
-                "reason": "label too long",
-                "detail": f"{counts[row.id]} tokens, over {tokens.LABEL_LIMIT}",
-                "row": row.row(),
-            }
-            for row in rows
-            if counts[row.id] > tokens.LABEL_LIMIT
-        ]
+    count = long = 0
+    for group in groups:
         packed = windows.pack(
-            fit,
-            name=name,
-            view=view,
+            group.clips,
+            name=group.name,
+            view=group.view,
             seed=seed,
             gap_s=settings.gap_s,
             single_share=settings.single_share if settings.pack else 1.0,
             max_tokens=tokens.LABEL_LIMIT,
-            token_counts=counts,
         )
-        planned += packed
-        long += sum(sum(counts[p.utterance.id] for p in w.placed) > tokens.REFERENCE_SAMPLE_LEN for w in packed)
+        count += len(packed)
+        long += sum(sum(p.clip.tokens for p in window.placed) > tokens.REFERENCE_SAMPLE_LEN for window in packed)
+        for window in packed:
+            yield _window_row(window, group)
     if long:
         log.warning(
             "encode: %s of %s windows hold more than %d tokens of text: the reference decoder stops there, so what is "
             "learned of their ends cannot be used; cut such recordings into shorter segments",
-            f"{long:,}", f"{len(planned):,}", tokens.REFERENCE_SAMPLE_LEN,
+            f"{long:,}", f"{count:,}", tokens.REFERENCE_SAMPLE_LEN,
         )  # fmt: skip
-    return planned, rejects
 
 
 def _label_tokens(whisper: Whisper, row: Utterance) -> int:
@@ -196,9 +209,9 @@ def _unreadable(path: Path, why: str | None) -> InputError:
     return InputError(f"{path}: cannot be read ({why}); remove {made}, and the same command makes it again")
 
 
-def _segments(placed: Placed) -> dict[str, Any]:
+def _segments(row: Utterance, placed: Placed) -> dict[str, Any]:
     """A clip's own segment times in its window, where it has several; views may have changed its tempo."""
-    told = placed.utterance.extra.get("segments") or []
+    told = row.extra.get("segments") or []
     if len(told) < 2:
         return {}
     stretch = (placed.end_s - placed.start_s) / told[-1]["end"]
@@ -214,15 +227,16 @@ def _segments(placed: Placed) -> dict[str, Any]:
     }
 
 
-def _window_row(window: Window, views: int) -> dict[str, Any]:
+def _window_row(window: Window, group: Group) -> dict[str, Any]:
+    rows = [group.rows[placed.clip.number] for placed in window.placed]
     return {
         "id": window.id,
-        "view": max(round_of(p.utterance.view, views) for p in window.placed),
-        "replay": window.id.startswith("replay-"),
+        "view": group.view,
+        "replay": group.name == "replay",
         "clips": [
-            {"id": p.utterance.id, "text": p.utterance.text or "", "end_s": p.end_s, **_clip(p.utterance, p.start_s),
-             **_segments(p)}
-            for p in window.placed
+            {"id": row.id, "text": row.text or "", "end_s": placed.end_s, **_clip(row, placed.start_s),
+             **_segments(row, placed)}
+            for row, placed in zip(rows, window.placed, strict=True)
         ],
     }  # fmt: skip
 

@@ -148,6 +148,19 @@ def each(path: str | Path) -> Iterator[Utterance]:
             raise InputError(f"{path}:{number}: {error}") from error
 
 
+class Rows:
+    """As `each`, but any row by its number, read when it is asked for."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path, self._lines = Path(path), files.JsonLines(path)
+
+    def __iter__(self) -> Iterator[Utterance]:
+        return each(self._path)
+
+    def __getitem__(self, number: int) -> Utterance:
+        return _utterance(self._lines[number], self._path.absolute().parent, need_audio=True)
+
+
 def write(path: str | Path, rows: Iterable[Utterance]) -> int:
     """Write rows as JSON Lines, atomically, and return how many."""
     return files.write_jsonl(path, (utterance.row() for utterance in rows))

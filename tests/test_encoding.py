@@ -20,6 +20,7 @@ from speechft.errors import InputError
 from speechft.manifest import Utterance
 from speechft.run import Run
 from speechft.whisper import load, tokens
+from speechft.whisper.load import Whisper
 
 DEMO = Path(__file__).resolve().parent.parent / "pipelines" / "demo.toml"
 
@@ -34,6 +35,7 @@ def run_of(folder: Path, *words: int, base: str = "nano") -> Run:
             audio_filepath=folder / "talk.wav",
             text=" ".join(["blue"] * count),
             duration=20.0,
+            extra={manifest.SOUND: "x"},
         )
         for n, count in enumerate(words)
     ]
@@ -41,10 +43,16 @@ def run_of(folder: Path, *words: int, base: str = "nano") -> Run:
     return run
 
 
+def windows_of(run: Run, whisper: Whisper) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Windows planned, and rejects."""
+    groups, rejects = encoding.read_clips(run, whisper)
+    return list(encoding.plan_windows(run, groups)), rejects
+
+
 def test_a_label_too_long_for_the_decoder_is_named_and_counted(tmp_path: Path) -> None:
     run = run_of(tmp_path, 5, 1000)
-    planned, rejects = encoding.plan_windows(run, load.load("nano"))
-    assert [[placed.utterance.id for placed in window.placed] for window in planned] == [["row0"]]
+    planned, rejects = windows_of(run, load.load("nano"))
+    assert [[clip["id"] for clip in window["clips"]] for window in planned] == [["row0"]]
     assert [(reject["id"], reject["reason"]) for reject in rejects] == [("row1", "label too long")]
     assert f"over {tokens.LABEL_LIMIT}" in rejects[0]["detail"]
     assert rejects[0]["row"]["text"].count("blue") == 1000  # whole, not cut
@@ -57,10 +65,11 @@ def test_further_views_of_rare_rows_are_heard_in_their_round(tmp_path: Path) -> 
     row = manifest.read(run.dir / "augment" / "train.jsonl")[0]
     views = [dataclasses.replace(row, id=f"row0#view{v}", view=v) for v in (0, 1, 2, 4)]
     manifest.write(run.dir / "augment" / "train.jsonl", views)
-    planned, _ = encoding.plan_windows(run, load.load("nano"))
-    rounds = {placed.utterance.view: window.id.split("-")[0] for window in planned for placed in window.placed}
-    assert rounds[4] == rounds[1]
-    assert len({rounds[0], rounds[1], rounds[2]}) == 3
+    planned, _ = windows_of(run, load.load("nano"))
+    rounds = {clip["id"]: (window["view"], window["id"][:2]) for window in planned for clip in window["clips"]}
+    assert rounds == {
+        "row0#view0": (0, "v0"), "row0#view1": (1, "v1"), "row0#view2": (2, "v2"), "row0#view4": (1, "v1")
+    }  # fmt: skip
 
 
 def test_too_many_of_them_stop_the_stage_before_it_encodes(tmp_path: Path) -> None:
@@ -79,11 +88,11 @@ def test_a_label_that_the_reference_decoder_would_not_finish_is_warned_of(
     whisper = load.load("nano")
     words = next(n for n in range(1, 448) if len(tokens.encode_text(whisper.tokenizer, " ".join(["blue"] * n))) > 224)
     with caplog.at_level(logging.WARNING):
-        planned, rejects = encoding.plan_windows(run_of(tmp_path / "long", 5, words), whisper)
+        planned, rejects = windows_of(run_of(tmp_path / "long", 5, words), whisper)
         assert (len(planned), rejects) == (2, [])
         assert "1 of 2 windows hold more than 224 tokens" in caplog.text
         caplog.clear()
-        encoding.plan_windows(run_of(tmp_path / "short", 5, words - 1), whisper)
+        windows_of(run_of(tmp_path / "short", 5, words - 1), whisper)
     assert not caplog.records
 
 
@@ -110,11 +119,8 @@ def test_states_are_known_by_the_sound_and_not_by_the_file(tmp_path: Path) -> No
 
 def test_a_kept_window_is_known_by_what_windows_jsonl_tells(tmp_path: Path) -> None:
     """As version 3 of the stage knew it, so that states which were kept then are found."""
-    run = run_of(tmp_path, 5)
-    row = dataclasses.replace(manifest.read(run.dir / "augment" / "train.jsonl")[0], extra={manifest.SOUND: "x"})
-    manifest.write(run.dir / "augment" / "train.jsonl", [row])
-    planned, _ = encoding.plan_windows(run, load.load("nano"))
-    files.write_jsonl(tmp_path / "windows.jsonl", (encoding._window_row(window, 0) for window in planned))
+    planned, _ = windows_of(run_of(tmp_path, 5), load.load("nano"))
+    files.write_jsonl(tmp_path / "windows.jsonl", planned)
     assert [encoding._identity(w) for w in files.JsonLines(tmp_path / "windows.jsonl")] == [[["x", 20.0, 0.0]]]
 
 
@@ -123,5 +129,5 @@ def test_a_checkpoints_max_length_of_20_rejects_nothing(tmp_path: Path) -> None:
     base = any_whisper.save(tmp_path / "base", 51866)
     path = base / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"max_length": 20}))
-    planned, rejects = encoding.plan_windows(run_of(tmp_path, 60, base=str(base)), load.load(str(base)))
+    planned, rejects = windows_of(run_of(tmp_path, 60, base=str(base)), load.load(str(base)))
     assert (len(planned), rejects) == (1, [])

@@ -83,16 +83,19 @@ def test_a_long_recording_goes_through_ingest(tmp_path: Path) -> None:
     assert counts["roles"]["train"]["words"] == 40
 
 
-def test_times_lie_in_the_window_and_follow_the_tempo() -> None:
+def test_times_lie_in_the_window_and_follow_the_tempo(tmp_path: Path) -> None:
     cut = segments.cut_all([row_of((0.0, 4.0, "one"), (5.0, 10.0, "two"))])[0][0].utterance
     faster = dataclasses.replace(cut, duration=8.0, extra={**cut.extra, manifest.SOUND: "x"})  # a view, 8 s for 10
-    placed = windows.Placed(utterance=faster, start_s=2.0, end_s=10.0)
-    row = encoding._window_row(windows.Window(id="v0-1", placed=(placed,)), 1)
+    manifest.write(tmp_path / "train.jsonl", [faster])
+    clip = windows.Clip(id=faster.id, number=0, duration_s=8.0, tokens=2)
+    group = encoding.Group(name="v0", view=0, rows=manifest.Rows(tmp_path / "train.jsonl"), clips=[clip])
+    placed = windows.Placed(clip=clip, start_s=2.0, end_s=10.0)
+    row = encoding._window_row(windows.Window(id="v0-1", placed=(placed,)), group)
     assert row["clips"][0]["segments"] == [
         {"text": "one", "start_s": 2.0, "end_s": 5.2}, {"text": "two", "start_s": 6.0, "end_s": 10.0},
     ]  # fmt: skip
     nano = load.load("nano")
-    item = adaptation._item(0, row | {"view": 0, "replay": False}, nano)
+    item = adaptation._item(0, row, nano)
     assert [(s.start_s, s.end_s, nano.tokenizer.decode(s.tokens)) for s in item.segments] == [
         (2.0, 5.2, " one"), (6.0, 10.0, " two"),
     ]  # fmt: skip

@@ -2,14 +2,15 @@
 
 import dataclasses
 import random
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import whisper
 
-from speechft.manifest import Utterance
 from speechft.whisper import windows
+from speechft.whisper.windows import Clip
 
 
 @pytest.mark.parametrize("n_mels", [80, 128])
@@ -25,46 +26,43 @@ def test_log_mel_equals_the_reference(n_mels: int, seconds: float) -> None:
     torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
 
 
-def rows(count: int) -> list[Utterance]:
+def clips(count: int) -> list[Clip]:
     rng = random.Random(3)
-    return [
-        Utterance(id=f"u{i:03d}", audio_filepath=None, text="x", duration=rng.uniform(0.5, 9.0)) for i in range(count)
-    ]
+    return [Clip(id=f"u{i:03d}", number=i, duration_s=rng.uniform(0.5, 9.0), tokens=20) for i in range(count)]
 
 
-def pack(utterances: list[Utterance], **options) -> list[windows.Window]:
-    chosen = {"view": 0, "seed": 1, "gap_s": (0.1, 0.8), "single_share": 0.1, "max_tokens": 440}
-    counts = {u.id: 20 for u in utterances}
-    return windows.pack(utterances, name="v", **(chosen | options), token_counts=counts)
+def pack(some: list[Clip], **options: Any) -> list[windows.Window]:
+    chosen: dict[str, Any] = {"view": 0, "seed": 1, "gap_s": (0.1, 0.8), "single_share": 0.1, "max_tokens": 440}
+    return windows.pack(some, name="v", **(chosen | options))
 
 
 def test_every_clip_is_packed_once_with_gaps_inside_thirty_seconds() -> None:
-    packed = pack(rows(200))
+    packed = pack(clips(200))
     placed = [p for window in packed for p in window.placed]
-    assert sorted(p.utterance.id for p in placed) == [u.id for u in rows(200)]
+    assert sorted(p.clip.id for p in placed) == [clip.id for clip in clips(200)]
     for window in packed:
         assert window.placed[0].start_s == 0.0
         assert window.placed[-1].end_s <= 30.0
         for before, after in zip(window.placed, window.placed[1:], strict=False):
             assert 0.08 <= after.start_s - before.end_s <= 0.84
             assert round(after.start_s / 0.02, 6) == round(after.start_s / 0.02)
-    audio_s = sum(u.duration or 0 for u in rows(200))
+    audio_s = sum(clip.duration_s for clip in clips(200))
     assert len(packed) < 1.6 * audio_s / 30 + 20  # 20 singles
 
 
 def test_packing_ignores_row_order_and_changes_with_view_and_seed() -> None:
-    shuffled = rows(100)
+    shuffled = clips(100)
     random.Random(9).shuffle(shuffled)
-    assert pack(rows(100)) == pack(shuffled)
-    members = [[p.utterance.id for p in w.placed] for w in pack(rows(100))]
-    assert members != [[p.utterance.id for p in w.placed] for w in pack(rows(100), view=1)]
-    assert members != [[p.utterance.id for p in w.placed] for w in pack(rows(100), seed=2)]
+    assert pack(clips(100)) == pack(shuffled)
+    members = [[p.clip.id for p in w.placed] for w in pack(clips(100))]
+    assert members != [[p.clip.id for p in w.placed] for w in pack(clips(100), view=1)]
+    assert members != [[p.clip.id for p in w.placed] for w in pack(clips(100), seed=2)]
 
 
 def test_single_share_and_token_limit() -> None:
-    assert all(len(w.placed) == 1 for w in pack(rows(50), single_share=1.0))
-    assert all(len(w.placed) <= 2 for w in pack(rows(50), single_share=0.0, max_tokens=50))
-    alone = [w for w in pack(rows(400), single_share=0.25) if len(w.placed) == 1]
+    assert all(len(w.placed) == 1 for w in pack(clips(50), single_share=1.0))
+    assert all(len(w.placed) <= 2 for w in pack(clips(50), single_share=0.0, max_tokens=50))
+    alone = [w for w in pack(clips(400), single_share=0.25) if len(w.placed) == 1]
     assert 100 <= len(alone) <= 105  # and what is left over at the end
 
 
@@ -77,7 +75,7 @@ def test_assemble_lays_clips_where_the_plan_says() -> None:
 
 
 def test_a_clip_of_thirty_seconds_gets_its_own_window() -> None:
-    long = [dataclasses.replace(u, duration=30.0) for u in rows(3)]
+    long = [dataclasses.replace(clip, duration_s=30.0) for clip in clips(3)]
     packed = pack(long, single_share=0.0)
     assert [len(w.placed) for w in packed] == [1, 1, 1]
     assert packed[0].placed[0].end_s == 30.0

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import functools
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from speechft.audio import SAMPLE_RATE
-from speechft.manifest import Utterance
 
 N_FFT = 400  # samples: 25 ms
 HOP_LENGTH = 160  # samples: 10 ms
@@ -72,10 +72,20 @@ def pad_window(samples: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Placed:
-    """A clip in a window: which row, and where it lies (seconds, multiples of 0.02 as Whisper's timestamps are)."""
+class Clip:
+    """What packing asks of a row: length, tokens of its label (timestamps not counted), its number in its manifest."""
 
-    utterance: Utterance
+    id: str
+    number: int
+    duration_s: float  # at most 30
+    tokens: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Placed:
+    """A clip in a window, and where it lies (seconds, multiples of 0.02 as Whisper's timestamps are)."""
+
+    clip: Clip
     start_s: float
     end_s: float
 
@@ -89,7 +99,7 @@ class Window:
 
 
 def pack(
-    utterances: list[Utterance],
+    clips: Sequence[Clip],
     *,
     name: str,
     view: int,
@@ -97,42 +107,38 @@ def pack(
     gap_s: tuple[float, float],
     single_share: float,
     max_tokens: int,
-    token_counts: dict[str, int],
 ) -> list[Window]:
     """Draw which clips share a window, first fit over a shuffled order.
 
     Every draw depends on seed, view and the set of ids alone.
 
     Args:
-        utterances: rows with known duration, at most 30 s each.
         name: first part of the windows' ids.
         view: which draw; the same view is packed the same way.
         gap_s: silence between neighbours, drawn from this range.
         single_share: share of the clips that get a window of their own.
         max_tokens: most label tokens in a window.
-        token_counts: label tokens by row id (timestamps not counted).
     """
     rng = random.Random(f"{seed}:pack:{view}")
-    order = sorted(utterances, key=lambda u: u.id)
+    order = sorted(clips, key=lambda clip: clip.id)
     rng.shuffle(order)
-    singles = {u.id for u in order[: round(len(order) * single_share)]}
+    singles = {clip.id for clip in order[: round(len(order) * single_share)]}
     bins: list[tuple[list[Placed], int]] = []
     open_bins: list[int] = []
-    for utterance in order:
-        duration = utterance.duration or 0.0
-        tokens = token_counts[utterance.id] + 3  # room for a space and two timestamps
-        if utterance.id in singles:
-            bins.append(([_place(utterance, 0.0, duration)], max_tokens))
+    for clip in order:
+        tokens = clip.tokens + 3  # room for a space and two timestamps
+        if clip.id in singles:
+            bins.append(([_place(clip, 0.0)], max_tokens))
             continue
         for index in open_bins:
             members, used = bins[index]
             start = _on_grid(members[-1].end_s + rng.uniform(*gap_s))
-            if start + duration <= WINDOW_S and used + tokens <= max_tokens:
-                members.append(_place(utterance, start, duration))
+            if start + clip.duration_s <= WINDOW_S and used + tokens <= max_tokens:
+                members.append(_place(clip, start))
                 bins[index] = (members, used + tokens)
                 break
         else:
-            bins.append(([_place(utterance, 0.0, duration)], tokens))
+            bins.append(([_place(clip, 0.0)], tokens))
             open_bins = [
                 *open_bins[-7:],
                 len(bins) - 1,
@@ -144,8 +150,8 @@ def _on_grid(seconds: float) -> float:
     return round(round(seconds / TIMESTAMP_STEP_S) * TIMESTAMP_STEP_S, 2)
 
 
-def _place(utterance: Utterance, start: float, duration: float) -> Placed:
-    return Placed(utterance=utterance, start_s=start, end_s=min(float(WINDOW_S), _on_grid(start + duration)))
+def _place(clip: Clip, start: float) -> Placed:
+    return Placed(clip=clip, start_s=start, end_s=min(float(WINDOW_S), _on_grid(start + clip.duration_s)))
 
 
 def assemble(clips: list[np.ndarray], starts_s: list[float]) -> np.ndarray:
