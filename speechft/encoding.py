@@ -41,6 +41,7 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
     clips = sum(len(group.clips) for group in groups)
     _refuse_too_many(len(rejects), clips, allowed=run.pipeline.data.max_rejected_share, where=out / "rejects.jsonl")
     files.write_jsonl(out / "windows.jsonl", plan_windows(run, groups))
+    del groups  # before the encoder takes its memory; what it hears is read back
     decoded = {"choosing": run.evaluated(*CHOOSING), "reported": run.evaluated(*REPORTED)}
     singles = {name: [row for rows in roles.values() for row in rows] for name, roles in decoded.items()}
     contents: dict[str, Any] = {name: [{"clips": [_clip(row)]} for row in rows] for name, rows in singles.items()}
