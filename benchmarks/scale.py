@@ -139,10 +139,13 @@ def marginal(results: list[dict[str, Any]]) -> str:
         last = f"{results[-2]['rows']:,} to {results[-1]['rows']:,} rows"
         lines += [
             "",
-            f"Within a tenth, {last}: speed is level but for {', '.join(slower) or 'no stage'}; memory is flat "
-            f"but for {', '.join(grown) or 'no stage'}.",
+            f"Within a tenth, {last}: speed is level{_but_for(slower)}; memory is flat{_but_for(grown)}.",
         ]
     return "\n".join(lines)
+
+
+def _but_for(stages: list[str]) -> str:
+    return f" but for {', '.join(stages)}" if stages else " in every stage"
 
 
 def factor(stage: str) -> int:
