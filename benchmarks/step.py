@@ -2,10 +2,10 @@
 
     python benchmarks/step.py                     # nano, tiny and base, bf16 and fp32; on CUDA nano, small and turbo
 
-Seconds are medians. Only what pays is in the loop: AdamW fused, the loss over the vocabulary in pieces, on CPU in bf16
-plain attention, windows of like label lengths in a pass, and of the silence behind the last word a part. A tenth of the
-clips are alone in their window, as in the table of speed; nano's are as its own pipelines pack them, half of them
-alone. Writes docs/benchmarks/step.md, or step_cuda.md.
+Seconds are medians. In the loop are AdamW fused, the loss over the vocabulary in pieces (for its memory), on CPU in
+bf16 plain attention, windows of like label lengths in a pass, and of the silence behind the last word a part. A tenth
+of the clips are alone in their window, as in the table of speed; nano's are as its own pipelines pack them, half of
+them alone. Writes docs/benchmarks/step.md, or step_cuda.md.
 """
 
 from __future__ import annotations

@@ -123,7 +123,7 @@ def find(source: Path) -> tuple[list[Recording], list[Recording], list[Reject]]:
 def listing(source: Path) -> tuple[list[tuple[Recording, bool]], list[Reject]]:
     """As `find`, but no sound is opened: recordings, whether each is MUSAN's speech, and what cannot be listed."""
     if source.is_dir():
-        paths, rejects = sound_files(source, SOUND_SUFFIXES)
+        paths, rejects = files_in(source, SOUND_SUFFIXES)
         return [_in_folder(source, path) for path in paths], rejects
     if source.suffix.lower() in MANIFEST_SUFFIXES:
         rows, rejects = manifest.scan(source)
@@ -140,7 +140,7 @@ def _in_folder(folder: Path, path: Path) -> tuple[Recording, bool]:
     return Recording(path=path, id=place.as_posix()), is_speech
 
 
-def sound_files(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[Reject]]:
+def files_in(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[Reject]]:
     """Files of a folder, searched whole, by their suffixes in lower case; and those that no manifest could name."""
     found, rejects = list[Path](), list[Reject]()
     for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()):

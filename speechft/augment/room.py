@@ -16,7 +16,7 @@ import scipy.fft
 from speechft import audio, files
 from speechft.audio import SAMPLE_RATE
 from speechft.augment import draws
-from speechft.augment.recordings import sound_files
+from speechft.augment.recordings import files_in
 from speechft.errors import InputError
 from speechft.manifest import Reject
 
@@ -235,7 +235,7 @@ def load(folder: Path, *, leave_out: Callable[[Path], Reject | None] = lambda pa
     if not folder.is_dir():
         raise InputError(f"{folder}: there is no such folder to take impulse responses from")
     found: list[tuple[np.ndarray, int, float, dict[str, Any]]] = []
-    paths, rejects = sound_files(folder, SOUND_SUFFIXES)
+    paths, rejects = files_in(folder, SOUND_SUFFIXES)
     for path in paths:
         if reject := leave_out(path):
             rejects.append(reject)
