@@ -9,7 +9,7 @@ import itertools
 import json
 import math
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,16 +148,19 @@ def each(path: str | Path) -> Iterator[Utterance]:
             raise InputError(f"{path}:{number}: {error}") from error
 
 
-class Rows:
+class Rows(Sequence[Utterance]):
     """As `each`, but any row by its number, read when it is asked for."""
 
     def __init__(self, path: str | Path) -> None:
         self._path, self._lines = Path(path), files.JsonLines(path)
 
+    def __len__(self) -> int:
+        return len(self._lines)
+
     def __iter__(self) -> Iterator[Utterance]:
         return each(self._path)
 
-    def __getitem__(self, number: int) -> Utterance:
+    def __getitem__(self, number: int) -> Utterance:  # type: ignore[override]
         return _utterance(self._lines[number], self._path.absolute().parent, need_audio=True)
 
 

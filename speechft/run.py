@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 FORMATS = {
     "ingest": 2,
-    "augment": 6,
-    "conditions": 3,
+    "augment": 7,
+    "conditions": 4,
     "synth": 2,
     "encode": 4,
     "finetune": 2,

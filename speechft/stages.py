@@ -126,7 +126,7 @@ def _views(run: Run, page: Path) -> bool:
     run.check_transforms()
     stage.begin()
     page.unlink(missing_ok=True)
-    train, tally = run.rows("train"), Tally(by=settings.balance_by)
+    train, tally = manifest.Rows(inputs[0]), Tally(by=settings.balance_by)
     with Progress("augment") as tell:
         made = make_views(
             train, count=settings.views, settings=settings.transforms, seed=settings.seed, out=stage.dir / "views",

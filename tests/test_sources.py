@@ -38,6 +38,17 @@ def collect(
     return sources.materials(rows or [], settings=settings.check(tables), seed=1, bank=bank, held_out=held_out)
 
 
+def test_of_a_million_rows_no_more_talk_is_held_than_is_mixed_whatever_their_order(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sources, "MOST_TALKS", 20)
+    rows = [row(Path(f"/{number}.wav"), f"s{number % 3}") for number in range(200)]
+    found, turned = (collect({"noise": {"kinds": "babble"}}, some).talkers for some in (rows, rows[::-1]))
+    assert found == turned
+    assert list(found) == ["s0", "s1", "s2"]
+    assert sum(map(len, found.values())) == 20
+
+
 def test_a_folder_is_searched_whole_and_unreadable_files_are_named_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ def some_rows(folder: Path) -> list[Utterance]:
     ]  # fmt: skip
 
 
-def make(rows: list[Utterance], out: Path, **more: Any) -> list[Utterance]:
+def make(rows: Sequence[Utterance], out: Path, **more: Any) -> list[Utterance]:
     given = {"count": 2, "settings": SETTINGS, "seed": 1, "out": out / "views", "bank": out / "rooms.npz"}
     return list(views.make_views(rows, **{**given, **more}).rows)
 
@@ -227,17 +228,26 @@ def test_show_makes_one_view_or_condition_again(tmp_path: Path) -> None:
 def test_rarer_accents_get_more_views_of_their_own(tmp_path: Path) -> None:
     rows = some_rows(tmp_path)  # four of accent a, two of b
     more = balance.more_views(rows, by="accent", count=2, seed=1)
-    assert {row.accent for row, _ in more} == {"b"}
+    assert {rows[number].accent for number, _ in more} == {"b"}
     assert Counter(balance.round_of(view, 2) for _, view in more) == {0: 2, 1: 2, 2: 2}
-    assert len({(row.id, view) for row, view in more}) == len(more)
+    assert len(set(more)) == len(more)
     assert all(view > 2 for _, view in more)  # beyond the usual views, and never the clean row again
     assert more == balance.more_views(rows, by="accent", count=2, seed=1)
     turned = balance.more_views(rows[::-1], by="accent", count=2, seed=1)
-    assert {(row.id, view) for row, view in turned} == {(row.id, view) for row, view in more}
+    assert {(len(rows) - 1 - number, view) for number, view in turned} == set(more)
     made = make(rows, tmp_path / "out", count=1, settings={"gain": {}}, balance_by="accent")
     tally = views.Tally(by="accent")
     assert list(tally.counted(made)) == made
     assert tally.facts()["drawn_shares"] == {"accent": {"a": 0.5, "b": 0.5}}
+
+
+def test_rows_read_by_number_give_the_views_of_rows_held(tmp_path: Path) -> None:
+    rows = some_rows(tmp_path)
+    manifest.write(tmp_path / "train.jsonl", rows)
+    given: dict[str, Any] = {"count": 1, "settings": {"noise": {"p": 1, "kinds": "babble"}}, "balance_by": "accent"}
+    held = make(rows, tmp_path / "held", **given)
+    read = make(manifest.Rows(tmp_path / "train.jsonl"), tmp_path / "read", **given)
+    assert told(read) == told(held)
 
 
 def test_a_tiny_group_is_not_repeated_without_end(tmp_path: Path) -> None:
@@ -246,6 +256,6 @@ def test_a_tiny_group_is_not_repeated_without_end(tmp_path: Path) -> None:
     rows += [Utterance(id="rare", audio_filepath=path, text="x", extra={"ward": "er"})]
     rows += [Utterance(id="unlabelled", audio_filepath=path, text="x")]
     more = balance.more_views(rows, by="ward", count=0, seed=1)
-    assert [row.id for row, _ in more] == ["rare"] * (balance.MOST_REPEATS - 1)
+    assert [rows[number].id for number, _ in more] == ["rare"] * (balance.MOST_REPEATS - 1)
     with pytest.raises(InputError, match="no training row has the key 'dialect'"):
         balance.more_views(rows, by="dialect", count=1, seed=1)

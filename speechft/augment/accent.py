@@ -11,14 +11,13 @@ import numpy as np
 import soxr
 
 from speechft.audio import SAMPLE_RATE
-from speechft.augment import psola
+from speechft.augment import levels, psola
 
 FRAME_S = 0.025  # of WSOLA
 HOP_S = 0.0125
 SEARCH_S = 0.008  # each way: one period of a 62 Hz voice
 SHORTEST_S = 0.05  # a pitch search needs a few pitch periods; shorter clips are returned as they are
 SYLLABLES_A_SECOND = 4.0  # how fast local tempo swings, about once every two syllables
-PEAK_LIMIT = 0.99
 
 
 def shift_speed(samples: np.ndarray, *, speed: float) -> np.ndarray:
@@ -34,7 +33,7 @@ def shift_speed(samples: np.ndarray, *, speed: float) -> np.ndarray:
     if speed == 1.0 or len(samples) < 2:
         return samples
     played = soxr.resample(samples, SAMPLE_RATE * speed, SAMPLE_RATE, quality="HQ")
-    return _limited(_fit(played, round(len(samples) / speed)))
+    return levels.limited(_fit(played, round(len(samples) / speed)))
 
 
 def shift_tempo(samples: np.ndarray, *, tempo: float) -> np.ndarray:
@@ -69,7 +68,7 @@ def shift_tempo(samples: np.ndarray, *, tempo: float) -> np.ndarray:
             else:
                 place = nominal
         spoken[index * hop : index * hop + frame] += padded[place : place + frame] * window
-    return _limited(_fit(spoken[hop:], count))
+    return levels.limited(_fit(spoken[hop:], count))
 
 
 def _best_match(padded: np.ndarray, wanted: np.ndarray, energy: np.ndarray, start: int, count: int) -> int:
@@ -135,7 +134,7 @@ def warp(
     longer = np.divide(f0, wanted, out=np.ones_like(f0), where=f0 > 0)
     spoken = psola.speak(played, f0=f0, stretched=longer, places=places, count=count)
     level, spoken_level = (math.sqrt(float(np.dot(s, s)) / len(s)) for s in (samples, spoken))
-    return _limited(spoken * np.float32(level / spoken_level)) if spoken_level > 0 else spoken
+    return levels.limited(spoken * np.float32(level / spoken_level)) if spoken_level > 0 else spoken
 
 
 def shift_pitch(samples: np.ndarray, *, semitones: float) -> np.ndarray:
@@ -183,8 +182,3 @@ def _fit(samples: np.ndarray, count: int) -> np.ndarray:
     fitted = np.zeros(count, np.float32)
     fitted[: len(samples)] = samples
     return fitted
-
-
-def _limited(samples: np.ndarray) -> np.ndarray:
-    peak = float(np.abs(samples).max()) if len(samples) else 0.0
-    return samples if peak <= PEAK_LIMIT else samples * np.float32(PEAK_LIMIT / peak)

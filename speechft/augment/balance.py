@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from speechft.augment import draws
 from speechft.errors import InputError
@@ -12,7 +12,7 @@ from speechft.manifest import LABELS, Utterance
 MOST_REPEATS = 10  # a group of one speaker's three sentences must not fill a third of the training
 
 
-def more_views(rows: Sequence[Utterance], *, by: str, count: int, seed: int) -> list[tuple[Utterance, int]]:
+def more_views(rows: Iterable[Utterance], *, by: str, count: int, seed: int) -> list[tuple[int, int]]:
     """Further views of rows in rarer groups, until each group has as many rows as the largest.
 
     Training goes round: an epoch hears view 0, the next view 1, and so on up to `count`. Each round is balanced
@@ -27,15 +27,15 @@ def more_views(rows: Sequence[Utterance], *, by: str, count: int, seed: int) -> 
         seed: which rows are repeated first.
 
     Returns:
-        (row, view number) for each further view.
+        (number of the row, number of the view) for each further view.
 
     Raises:
         InputError: no row has the label.
     """
-    groups: dict[str, list[Utterance]] = defaultdict(list)
-    for row in rows:
+    groups: dict[str, list[tuple[str, int]]] = defaultdict(list)
+    for number, row in enumerate(rows):
         if (value := label(row, by)) is not None:
-            groups[value].append(row)
+            groups[value].append((row.id, number))
     if not groups:
         raise InputError(
             f"augment.balance_by: no training row has the key {by!r}; use one they have, such as {', '.join(LABELS)}"
@@ -45,11 +45,11 @@ def more_views(rows: Sequence[Utterance], *, by: str, count: int, seed: int) -> 
     for turn in range(count + 1):
         for value, held in sorted(groups.items()):
             rng = draws.generator(f"{seed}:balance:{turn}:{value}")
-            by_id = sorted(held, key=lambda row: row.id)  # the order of the manifest changes nothing
-            order = [by_id[place] for place in rng.permutation(len(by_id))]
-            for number in range(min(largest, MOST_REPEATS * len(held)) - len(held)):
-                repetition = number // len(held) + 1
-                wanted.append((order[number % len(held)], turn + repetition * (count + 1)))
+            by_id = sorted(held)  # the order of the manifest changes nothing
+            order = [by_id[place][1] for place in rng.permutation(len(by_id))]
+            for place in range(min(largest, MOST_REPEATS * len(held)) - len(held)):
+                repetition = place // len(held) + 1
+                wanted.append((order[place % len(held)], turn + repetition * (count + 1)))
     return wanted
 
 

@@ -4,22 +4,22 @@ import io
 import math
 from typing import Any
 
+import lameenc
 import numpy as np
 import scipy.fft
 import soundfile
 
 from speechft.audio import SAMPLE_RATE
+from speechft.augment import levels
 
 TELEPHONE_HZ = (300.0, 3400.0)  # ITU-T G.712
 MU = 255.0  # ITU-T G.711
 FILTER_ORDER = 10  # Butterworth magnitude, 60 dB an octave: -14 dB at 4 kHz for the telephone band
 FILTER_TAIL = SAMPLE_RATE // 10  # 1600 samples of silence, so that the zero-phase filter does not wrap around
-PEAK_LIMIT = 0.99
-CODECS = {"opus": ("OGG", "OPUS"), "mp3": ("MP3", "MPEG_LAYER_III"), "vorbis": ("OGG", "VORBIS")}
-# kbit/s at libsndfile's compression levels 0 and 1 for 16 kHz mono; it interpolates linearly between.
-CODEC_KBPS = {"opus": (256.0, 6.0), "mp3": (160.0, 8.0), "vorbis": (88.0, 36.0)}
-CODEC_LOWEST_KBPS = {"opus": 6.0, "mp3": 16.0, "vorbis": 36.0}  # LAME refuses 8 kbit/s at 16 kHz
-LAME_DELAY = 1105  # samples: 576 of the encoder, 529 of the decoder; left in when no LAME tag fits the first frame
+# kbit/s for 16 kHz mono; of Opus and Vorbis at libsndfile's compression levels 1 and 0, linear between.
+CODEC_KBPS = {"opus": (6.0, 256.0), "mp3": (8.0, 160.0), "vorbis": (36.0, 88.0)}
+LAME_QUALITY = 7  # its quickest; libsndfile has no setting for it, and by its choice MP3 takes six times as long
+LAME_DELAY = 1105  # samples: 576 of the encoder, 529 of the decoder
 
 
 def limit_band(samples: np.ndarray, *, low_hz: float, high_hz: float) -> np.ndarray:
@@ -60,7 +60,7 @@ def telephone(samples: np.ndarray, *, mu_law: bool = True) -> np.ndarray:
     spectrum[-1] = 0.0  # 4 kHz itself has no phase at 8 kHz
     if mu_law:
         narrow = scipy.fft.irfft(spectrum, half) * np.float32(0.5)
-        spectrum = scipy.fft.rfft(_quantise(_limited(narrow))) * np.float32(2.0)
+        spectrum = scipy.fft.rfft(_quantise(levels.limited(narrow))) * np.float32(2.0)
         spectrum[-1] = 0.0
     return scipy.fft.irfft(spectrum, 2 * half)[: len(samples)]
 
@@ -71,8 +71,7 @@ def code(samples: np.ndarray, *, codec: str, kbps: float) -> tuple[np.ndarray, d
     Args:
         samples: float32, shape (samples,); scaled down first where it would pass full scale.
         codec: "opus", "mp3" or "vorbis".
-        kbps: bit rate aimed at, kept within what the codec does at 16 kHz (Opus 6-256, MP3 16-160, Vorbis
-            36-88).
+        kbps: bit rate aimed at, kept within what the codec does at 16 kHz (Opus 6-256, MP3 8-160, Vorbis 36-88).
 
     Returns:
         float32 samples, shape (samples,), in place with the input, and facts: {"codec", "kbps",
@@ -81,29 +80,39 @@ def code(samples: np.ndarray, *, codec: str, kbps: float) -> tuple[np.ndarray, d
     Raises:
         ValueError: the codec is unknown.
     """
-    if codec not in CODECS:
-        raise ValueError(f"codec must be one of {', '.join(CODECS)}, got {codec!r}")
-    at_0, at_1 = CODEC_KBPS[codec]
-    kbps = min(max(kbps, CODEC_LOWEST_KBPS[codec]), at_0)
+    if codec not in CODEC_KBPS:
+        raise ValueError(f"codec must be one of {', '.join(CODEC_KBPS)}, got {codec!r}")
+    lowest, highest = CODEC_KBPS[codec]
+    kbps = min(max(kbps, lowest), highest)
     facts: dict[str, Any] = {"codec": codec, "kbps": kbps}
     if not len(samples):
         return samples, facts
-    container, subtype = CODECS[codec]
-    mode = {"bitrate_mode": "CONSTANT"} if codec == "mp3" else {}
-    file = io.BytesIO()
-    soundfile.write(
-        file, _limited(samples), SAMPLE_RATE, format=container, subtype=subtype,
-        compression_level=(at_0 - kbps) / (at_0 - at_1), **mode,
-    )  # fmt: skip
-    facts["measured_kbps"] = round(file.tell() * 8 * SAMPLE_RATE / len(samples) / 1000, 1)
+    if codec == "mp3":
+        file, delay = io.BytesIO(_mp3(levels.limited(samples), kbps)), LAME_DELAY
+    else:
+        file, delay = io.BytesIO(), 0
+        soundfile.write(
+            file, levels.limited(samples), SAMPLE_RATE, format="OGG", subtype=codec.upper(),
+            compression_level=(highest - kbps) / (highest - lowest),
+        )  # fmt: skip
+    facts["measured_kbps"] = round(len(file.getvalue()) * 8 * SAMPLE_RATE / len(samples) / 1000, 1)
     file.seek(0)
-    decoded = soundfile.read(file, dtype="float32")[0]
-    if codec == "mp3" and len(decoded) > len(samples):
-        decoded = decoded[LAME_DELAY:]
+    decoded = soundfile.read(file, dtype="float32")[0][delay : delay + len(samples)]
     fitted = np.zeros_like(samples)
-    shared = min(len(samples), len(decoded))
-    fitted[:shared] = decoded[:shared]
+    fitted[: len(decoded)] = decoded
     return fitted, facts
+
+
+def _mp3(samples: np.ndarray, kbps: float) -> bytes:
+    """MP3 by LAME at a constant rate, the nearest that MPEG-2 has (8, 16, 24, ... 160)."""
+    encoder = lameenc.Encoder()
+    encoder.silence()
+    encoder.set_channels(1)
+    encoder.set_in_sample_rate(SAMPLE_RATE)
+    encoder.set_out_sample_rate(SAMPLE_RATE)
+    encoder.set_bit_rate(round(kbps))
+    encoder.set_quality(LAME_QUALITY)
+    return bytes(encoder.encode((samples * np.float32(32767)).astype("<i2").tobytes()) + encoder.flush())
 
 
 def clip(samples: np.ndarray, *, drive_db: float) -> tuple[np.ndarray, dict[str, Any]]:
@@ -112,7 +121,7 @@ def clip(samples: np.ndarray, *, drive_db: float) -> tuple[np.ndarray, dict[str,
     Returns:
         float32 samples, shape (samples,), and facts: {"drive_db", "clipped_share"}.
     """
-    peak = float(np.abs(samples).max()) if len(samples) else 0.0
+    peak = levels.peak(samples)
     ceiling = np.float32(peak * 10 ** (-drive_db / 20))
     share = float(np.mean(np.abs(samples) > ceiling)) if len(samples) else 0.0
     return np.clip(samples, -ceiling, ceiling), {"drive_db": drive_db, "clipped_share": round(share, 5)}
@@ -124,10 +133,10 @@ def change_gain(samples: np.ndarray, *, gain_db: float) -> tuple[np.ndarray, dic
     Returns:
         float32 samples, shape (samples,), and facts: {"gain_db"}, the gain that was possible.
     """
-    peak = max(float(samples.max()), -float(samples.min())) if len(samples) else 0.0
+    peak = levels.peak(samples)
     gain = 10 ** (gain_db / 20)
-    if peak * gain > PEAK_LIMIT:
-        gain = PEAK_LIMIT / peak
+    if peak * gain > levels.PEAK_LIMIT:
+        gain = levels.PEAK_LIMIT / peak
     return samples * np.float32(gain), {"gain_db": round(20 * math.log10(gain), 4)}
 
 
@@ -148,8 +157,3 @@ def _quantise(samples: np.ndarray) -> np.ndarray:
     compressed = np.log1p(np.float32(MU) * np.abs(samples)) * np.float32(1 / math.log1p(MU))
     levels = np.round(compressed * np.float32(127.0)) * np.float32(math.log1p(MU) / 127.0)
     return np.copysign(np.expm1(levels) * np.float32(1 / MU), samples)
-
-
-def _limited(samples: np.ndarray) -> np.ndarray:
-    peak = float(np.abs(samples).max()) if len(samples) else 0.0
-    return samples if peak <= PEAK_LIMIT else samples * np.float32(PEAK_LIMIT / peak)

@@ -9,6 +9,7 @@ import scipy.fft
 
 from speechft import audio
 from speechft.audio import SAMPLE_RATE
+from speechft.augment import levels
 
 GENERATED = ("white", "pink", "brown", "hum")
 COLOUR_EXPONENT = {"pink": 0.5, "brown": 1.0}  # amplitude falls with frequency to this power
@@ -17,9 +18,7 @@ MAINS_HZ = (50.0, 60.0)
 HUM_TOP_HZ = 1000.0
 HUM_REPEAT = SAMPLE_RATE // 10  # 1600 samples: 5 whole periods of 50 Hz, 6 of 60 Hz
 HUM_HISS_DB = -30.0  # white noise under the hum, as the amplifier that picks it up has
-PEAK_LIMIT = 0.99  # of full scale; louder mixtures are scaled down whole
 SILENCE_DB = -70.0  # quieter "speech" is a silent row: it has no level that noise could be related to
-NOMINAL_SPEECH_DB = -26.0  # stands in for it, the level ITU-T P.56 test material is set to
 TINY = 1e-12
 FAINTEST = 1e-4  # a recording that stays below this is silence, 3 steps of 16 bits
 
@@ -126,13 +125,13 @@ def mix(speech: np.ndarray, noise: np.ndarray, *, snr_db: float) -> tuple[np.nda
         return speech, math.inf
     speech_db = audio.active_level_db(speech)
     silent = speech_db < SILENCE_DB
-    noise_db = (NOMINAL_SPEECH_DB if silent else speech_db) - snr_db
+    noise_db = (levels.SPEECH_DB if silent else speech_db) - snr_db
     mixed = noise * np.float32(10 ** (noise_db / 20) / noise_rms)
     scaled_rms = _rms(mixed)
     mixed += speech
-    peak = max(float(mixed.max()), -float(mixed.min()))
-    if peak > PEAK_LIMIT:
-        scale = PEAK_LIMIT / peak
+    peak = levels.peak(mixed)
+    if peak > levels.PEAK_LIMIT:
+        scale = levels.PEAK_LIMIT / peak
         mixed *= np.float32(scale)
         scaled_rms *= scale
         speech_db = audio.active_level_db(speech * np.float32(scale))

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from speechft import audio
-from speechft.augment import accent, channel, draws, noise, recordings, room, say, sources
+from speechft.augment import accent, channel, draws, levels, noise, recordings, room, say, sources
 from speechft.augment import settings as tables_of
 from speechft.augment.recordings import Recording
 from speechft.augment.settings import DEFAULT, Noise, Transforms
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 
 NOISE_TRIES = 5  # recordings drawn until one can be decoded and is not silent
 FULL_SCALE = 1.0
-PEAK_LIMIT = 0.99
 LONGEST_S = say.LONGEST_S
 TOO_LONG = f"longer than {LONGEST_S:.0f} s"
 NO_VOICE = f"silent, or shorter than {accent.SHORTEST_S:g} s"
@@ -32,7 +31,7 @@ Step = dict[str, Any]  # one entry of a row's `transform`: {"name": "noise", "ki
 
 
 def materials(
-    rows: Iterable[Utterance],
+    rows: Sequence[Utterance],
     *,
     settings: Mapping[str, Any],
     seed: int,
@@ -59,7 +58,6 @@ def materials(
     Raises:
         InputError: settings are wrong, or a source is missing or unusable.
     """
-    rows = list(rows)
     held_out = condition is not None or not rows
     checked = (
         tables_of.check_condition(settings, name=condition or "?") if held_out else tables_of.check(settings or DEFAULT)
@@ -177,10 +175,10 @@ def _run(samples: np.ndarray, *, row: _Row, tables: Transforms, materials: Mater
         steps.append(step)
     samples, more = _channel(samples, drawn, tables)
     steps += more
-    peak = max(float(samples.max()), -float(samples.min())) if len(samples) else 0.0
+    peak = levels.peak(samples)
     if peak > FULL_SCALE:
-        samples = samples * np.float32(PEAK_LIMIT / peak)
-        steps.append({"name": "limit", "gain_db": round(20 * math.log10(PEAK_LIMIT / peak), 4)})
+        samples = samples * np.float32(levels.PEAK_LIMIT / peak)
+        steps.append({"name": "limit", "gain_db": round(20 * math.log10(levels.PEAK_LIMIT / peak), 4)})
     return np.ascontiguousarray(samples, dtype=np.float32), steps
 
 
@@ -194,7 +192,7 @@ def _say(
     try:
         said, facts = say.say(
             row.text or "", tables.say, drawn["say"], held_out=row.must, language=row.language,
-            level_db=level_db if level_db > noise.SILENCE_DB else say.LEVEL_DB,
+            level_db=level_db if level_db > noise.SILENCE_DB else levels.SPEECH_DB,
         )  # fmt: skip
     except InputError as error:
         if row.must:

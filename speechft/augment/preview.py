@@ -20,6 +20,7 @@ from markupsafe import Markup
 
 from speechft import audio, files
 from speechft.audio import SAMPLE_RATE
+from speechft.augment import levels
 from speechft.manifest import Utterance
 
 ROWS = 12
@@ -199,7 +200,7 @@ def _read(row: Utterance) -> np.ndarray:
 
 
 def _side(name: str, samples: np.ndarray, longest: int) -> dict[str, Any]:
-    peak = float(np.abs(samples).max(initial=0.0))
+    peak = levels.peak(samples)
     level_db = audio.active_level_db(samples)
     return {
         "name": name,

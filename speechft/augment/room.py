@@ -15,7 +15,7 @@ import scipy.fft
 
 from speechft import audio, files
 from speechft.audio import SAMPLE_RATE
-from speechft.augment import draws
+from speechft.augment import draws, levels
 from speechft.augment.recordings import files_in
 from speechft.errors import InputError
 from speechft.manifest import Reject
@@ -36,7 +36,6 @@ TRIES_A_ROOM = 30
 BEFORE_DIRECT = 40  # samples kept before the direct sound: half of the simulator's fractional-delay filter
 LONGEST_S = 1.5
 TAIL_SHARE = 1e-6  # of the energy: what is cut off the end of a response, 60 dB down
-PEAK_LIMIT = 0.99
 SOUND_SUFFIXES = {".wav", ".flac"}
 
 
@@ -277,5 +276,5 @@ def convolve(samples: np.ndarray, response: np.ndarray, *, direct: int) -> np.nd
     if heard_energy <= 0.0:
         return samples
     scale = math.sqrt(energy / heard_energy)
-    peak = float(np.abs(heard).max())
-    return heard * np.float32(min(scale, PEAK_LIMIT / peak))
+    peak = levels.peak(heard)
+    return heard * np.float32(min(scale, levels.PEAK_LIMIT / peak))

@@ -9,21 +9,19 @@ import numpy as np
 
 from speechft import audio
 from speechft.audio import SAMPLE_RATE
-from speechft.augment import draws, phonemes, synth
+from speechft.augment import draws, levels, phonemes, synth
 from speechft.augment.settings import Voices
 from speechft.errors import InputError
 from speechft.text import language_code
 
 PAUSE_S = (0.05, 0.3)  # silence before and after
-LEVEL_DB = -26.0  # of speech that no recording gives a level to (ITU-T P.56 material)
-PEAK_LIMIT = 0.99
 LONGEST_S = 30.0  # a window
 TRANSLATED = "the rows' texts are translations, which nobody spoke"
 
 
 def say(
     text: str, settings: Voices, rng: np.random.Generator, *, held_out: bool, language: str | None = "en",
-    level_db: float = LEVEL_DB,
+    level_db: float = levels.SPEECH_DB,
 ) -> tuple[np.ndarray, dict[str, Any]]:  # fmt: skip
     """Speak a text in a voice drawn from the settings.
 
@@ -109,5 +107,5 @@ def at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
     if not math.isfinite(now_db):
         return samples
     gain = 10 ** ((level_db - now_db) / 20)
-    peak = float(np.abs(samples).max())
-    return samples * np.float32(min(gain, PEAK_LIMIT / peak))
+    peak = levels.peak(samples)
+    return samples * np.float32(min(gain, levels.PEAK_LIMIT / peak))

@@ -67,7 +67,7 @@ def make_views(
     Babble is mixed from the training rows themselves, never of the same speaker.
 
     Args:
-        rows: training rows.
+        rows: training rows; gone through several times, and none is held, so that `manifest.Rows` may be millions.
         count: views of each row.
         settings: {transform: {"p": probability, ...}}.
         seed: of every draw.
@@ -88,7 +88,8 @@ def make_views(
         return Made(rows=iter(rows))
 
     def wanted() -> Iterator[tuple[Utterance, int]]:
-        return itertools.chain(((row, view) for view in range(1, count + 1) for row in rows), more)
+        yield from ((row, view) for view in range(1, count + 1) for row in rows)
+        yield from ((rows[number], view) for number, view in more)
 
     _require_new(rows, (f"{row.id}#view{view}" for row, view in wanted()))
     given: dict[str, Any] = {"settings": settings, "seed": seed, "out": out, "language": language}
