@@ -1,4 +1,4 @@
-"""Does each transform help? `nano` adapted with none, each family alone, all, and the default chain; equal steps.
+"""Does each transform help? `nano` adapted with none, each family alone, all, and the default chain; equal epochs.
 
     python benchmarks/augment_ablation.py demo             # also: an4, fsdd
     python benchmarks/augment_ablation.py demo --confirm   # the default and none again, with seeds nobody chose by
@@ -55,6 +55,7 @@ from speechft.manifest import Utterance
 from speechft.report.pipeline_text import to_toml
 from speechft.run import Run
 from speechft.score.score import score_run
+from speechft.score.stats import MIN_GROUPS
 
 ROOT = Path("runs/ablation")
 OUT = Path("docs/benchmarks")
@@ -171,14 +172,17 @@ def normaliser_of(corpus: str) -> str:
 
 
 def compare(question: Question, corpus: str, chain: str, seeds: Sequence[int]) -> list[dict[str, Any]]:
-    """Word error rates by condition, the base before and `chain` after, seeds pooled; intervals over speakers."""
+    """Word error rates by condition, the base before and `chain` after, seeds pooled; intervals over speakers, or over
+    clips, a clip's seeds as one piece, where there are too few speakers to draw from."""
     sides = []
     for name in (question.base, chain):
         side = []
         for seed in seeds:
             path = ROOT / corpus / question.name(corpus, name, seed) / "test.jsonl"
-            for row in manifest.read(path, need_audio=False):
-                side.append(dataclasses.replace(row, id=f"{row.id}@{seed}"))
+            rows = manifest.read(path, need_audio=False)
+            if len({row.speaker for row in rows if row.condition is None}) < MIN_GROUPS:
+                rows = [dataclasses.replace(row, speaker=None, recording=row.id) for row in rows]
+            side += [dataclasses.replace(row, id=f"{row.id}@{seed}") for row in rows]
         sides.append(side)
     result = score_run(*sides, normaliser=normaliser_of(corpus))
     clean = {"value": CLEAN, **{k: result["wer"][k] for k in ("before", "after", "delta", "delta_ci95", "words")}}
@@ -203,9 +207,10 @@ def page(corpus: str, question: Question) -> str:
         "",
         f"`nano`, adapted with {question.told} (an epoch hears the recordings or one of two views); as many "
         "epochs over the same rows, a tenth of them alone in their window, no blend with the base. Word error rate in "
-        f"per cent; in brackets the difference to {base} in points with its 95 % interval (paired bootstrap over "
-        "speakers, seeds pooled). Bold: the interval lies on one side of zero. Conditions use voices, rooms and noises "
-        "that training never has.",
+        f"per cent; in brackets the difference to {base} by the same seeds, in points with its 95 % interval (paired "
+        f"bootstrap over speakers, over clips where there are fewer than {MIN_GROUPS} speakers; seeds pooled). Bold: "
+        "the interval lies on one side of zero, for these seeds. Conditions use voices, rooms and noises that "
+        "adapting never has; `nano` itself was trained on most of the voices' timbres, and on the Scottish one.",
         "",
     ]
     if not seeds_of[base]:

@@ -156,6 +156,7 @@ def test_another_voice_is_one_setting(tmp_path: Path) -> None:
     tone = "soundfile.write(sys.argv[1], 0.1 * numpy.sin(numpy.arange(len(sys.stdin.read()) * 1000) / 9), 8000)"
     samples, facts = said(command=program(tmp_path, tone))
     assert facts["accent"] == "command"
+    assert "rate" not in facts  # which a command is not told
     assert len(samples) > len(TEXT) * 2000  # 1000 samples a letter at 8 kHz
 
 

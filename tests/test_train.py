@@ -281,6 +281,17 @@ def test_one_window_too_large_is_an_error(small: load.Whisper, tmp_path: Path) -
         run(small, tmp_path / "out")
 
 
+def test_moments_that_do_not_fit_are_an_error(
+    small: load.Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*given, **options) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", full)
+    with pytest.raises(InputError, match="what the optimiser keeps does not fit into memory; adapt a smaller model"):
+        run(small, tmp_path / "out")
+
+
 def test_a_growing_loss_stops_and_names_weights_from_before_it_grew(small: load.Whisper, tmp_path: Path) -> None:
     """The last checkpoint may hold weights that had begun to diverge; the best evaluation's do not."""
     untouched = copy.deepcopy(small)

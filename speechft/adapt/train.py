@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
+SMALLER = "adapt a smaller model, or by lora or head"
 NAMED = 8  # windows of a step whose rows a message names
 SAVE_EVERY_S = 600.0  # a kill in the middle of a long epoch loses no more than this
 
@@ -67,7 +68,7 @@ def train(
 
     Raises:
         InputError: nothing to train on, the loss is not finite or grows (step, rows and rate are named), or one
-            window alone does not fit into memory.
+            window alone, or the optimiser's moments, do not fit into memory.
         Stopped: SIGTERM or SIGINT came; the checkpoint holds the last whole step.
     """
     if not any(not item.replay for item in items):
@@ -235,7 +236,8 @@ class Loop:
             raise self._failed(f"the loss is {loss:.3g}, and growing,", chunk, rate, kept="best.pt")
         if not math.isfinite(norm) and not self.scaler.is_enabled():  # a scaler skips such a step
             raise self._failed(f"the gradient is {norm:.3g}", chunk, rate)
-        self.scaler.step(self.optimizer)
+        with memory.needed(f"finetune: what the optimiser keeps does not fit into memory; {SMALLER}"):
+            self.scaler.step(self.optimizer)
         self.scaler.update()
         self.optimizer.zero_grad(set_to_none=not self.graphs.record)
         self.state.step += 1
@@ -309,9 +311,7 @@ class Loop:
         if self.graphs.held:
             self.graphs.record, said = False, "passes are no longer kept as graphs"
         elif self.tried == 1:
-            raise InputError(
-                "finetune: one window alone does not fit into memory; adapt a smaller model, or by lora or head"
-            ) from error
+            raise InputError(f"finetune: one window alone does not fit into memory; {SMALLER}") from error
         else:
             while -(-windows // self.parts) > -(-self.tried // 2):
                 self.parts *= 2

@@ -36,7 +36,8 @@ def say(
 
     Returns:
         float32 samples at 16 kHz, shape (samples,), at most 30 s, and facts: `speaker`, `accent` (the voice's name, a
-        language where it is foreign), `rate`, `pitch`, and with replaced sounds `phonemes`, `replaced`, `of`.
+        language where it is foreign), of eSpeak's `rate`, `pitch`, `pitch_range`, and with replaced sounds `phonemes`,
+        `replaced`, `of`.
 
     Raises:
         InputError: nothing can be said (no text or a translation, no voice of the language, the command failed or
@@ -47,10 +48,10 @@ def say(
     if not text.strip():
         raise InputError("there is no text to say")
     voice, accent = draw_voice(settings, rng, held_out=held_out, language=language)
-    facts: dict[str, Any] = {"speaker": voice.speaker, "accent": accent, "rate": voice.rate}
+    facts: dict[str, Any] = {"speaker": voice.speaker, "accent": accent}
     spoken = text
     if voice.engine == "espeak":
-        facts |= {"pitch": voice.pitch, "pitch_range": voice.pitch_range}
+        facts |= {"rate": voice.rate, "pitch": voice.pitch, "pitch_range": voice.pitch_range}
         in_english = language_code(language) == "en"
         rate = draws.uniform(settings.substitute, rng) if settings.substitute[1] > 0 and in_english else 0.0
         spoken = pronounce(
@@ -80,7 +81,7 @@ def draw_voice(settings: Voices, rng: np.random.Generator, *, held_out: bool, la
     rate = draws.uniform(settings.rate, rng)
     pitch, pitch_range = (round(draws.uniform(bounds, rng)) for bounds in (settings.pitch, settings.pitch_range))
     if settings.command:
-        return synth.Voice(engine="command", name=settings.command, rate=rate), "command"
+        return synth.Voice(engine="command", name=settings.command), "command"
     return synth.Voice(name=name, variant=variant, rate=rate, pitch=pitch, pitch_range=pitch_range), name
 
 

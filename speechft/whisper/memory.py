@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
 import torch
+
+from speechft.errors import InputError
 
 R = TypeVar("R")
 
@@ -23,6 +26,21 @@ def in_halves(call: Callable[[torch.Tensor], R], batch: torch.Tensor) -> list[R]
             raise
     torch.cuda.empty_cache()  # out here, where the error no longer holds what the attempt had made
     return [made for half in batch.tensor_split(2) for made in in_halves(call, half)]
+
+
+@contextlib.contextmanager
+def needed(sentence: str) -> Iterator[None]:
+    """Inside, too little memory is the user's error that the sentence tells, as nothing there can be made smaller.
+
+    Raises:
+        InputError: there is too little.
+    """
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise InputError(sentence) from error
 
 
 def is_out_of_memory(error: BaseException) -> bool:
