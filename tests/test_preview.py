@@ -52,7 +52,7 @@ def test_one_row_of_each_condition_and_no_long_ones(tmp_path: Path) -> None:
 
 def test_numbers_are_told_with_their_units() -> None:
     told = preview.tell({"name": "room", "room": 3, "rt60_s": 0.30584, "size_m": [5.0, 6.25], "file": None})
-    assert told == "3, rt60 0.306 s, size 5 m, 6.25 m"
+    assert told == "3, RT60 0.306 s, size 5 m, 6.25 m"
     assert preview.tell({"name": "gain", "gain_db": -4.0}) == "-4 dB"
     assert preview.tell({"name": "codec", "codec": "mp3", "kbps": 24.0}) == "mp3, rate 24 kbit/s"
     assert preview.tell({"name": "telephone", "mu_law": True}) == "mu law"

@@ -33,6 +33,7 @@ RANGE_DB = 70.0
 BANDS = 128  # pixels of a spectrogram's height; 62.5 Hz each
 # Units of the numbers in a row's transform, by the end of their name.
 UNITS = {"_db": "dB", "_s": "s", "_hz": "Hz", "_kbps": "kbit/s", "_m": "m", "_semitones": "semitones"}
+ABBREVIATIONS = ("snr", "rt60")
 UNTOLD = ("room", "start_s", "of", "replaced")  # numbers whose span tells nothing
 LONG_TEXT = 300
 
@@ -147,7 +148,7 @@ class Summary:
 
 
 def tell(step: Mapping[str, Any]) -> str:
-    """One step of a row's transform in words: "kind babble, snr 7.2 dB, measured snr 7.2 dB"."""
+    """One step of a row's transform in words: "kind babble, SNR 7.2 dB, measured SNR 7.2 dB"."""
     if "skipped" in step:
         return f"left out: {step['skipped']}"
     parts = []
@@ -168,10 +169,9 @@ def tell(step: Mapping[str, Any]) -> str:
 
 def _words(key: str) -> str:
     key = {"kbps": "rate_kbps", "semitones": "pitch_semitones"}.get(key, key)
-    for end in UNITS:
-        if key.endswith(end):
-            return key.removesuffix(end).replace("_", " ")
-    return key.replace("_", " ")
+    end = next((end for end in UNITS if key.endswith(end)), "")
+    words = key.removesuffix(end).split("_")
+    return " ".join(word.upper() if word in ABBREVIATIONS else word for word in words)
 
 
 def _number(key: str, value: float) -> str:
