@@ -155,5 +155,5 @@ def _band_gain(bins: int, bin_hz: float, low_hz: float, high_hz: float) -> np.nd
 def _quantise(samples: np.ndarray) -> np.ndarray:
     """Mu-law to 8 bits and back: 255 levels, finer near zero."""
     compressed = np.log1p(np.float32(MU) * np.abs(samples)) * np.float32(1 / math.log1p(MU))
-    levels = np.round(compressed * np.float32(127.0)) * np.float32(math.log1p(MU) / 127.0)
-    return np.copysign(np.expm1(levels) * np.float32(1 / MU), samples)
+    rounded = np.round(compressed * np.float32(127.0)) * np.float32(math.log1p(MU) / 127.0)
+    return np.copysign(np.expm1(rounded) * np.float32(1 / MU), samples)
