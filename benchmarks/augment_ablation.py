@@ -12,8 +12,8 @@ an4 wants data/an4 (see the README), fsdd the Free Spoken Digit Dataset
 `speaker`, `accent` ("USA/..." trains, all others are tested) and `split`, `train` or `test`.
 
 Resumable: every run is a pipeline under runs/ablation/<corpus>/ with a result.json once it is done; one runs on each
-core. Test rows and their fixed conditions (babble, telephone, room, accents, from voices and rooms that training never
-has) are made once and shared. Weights are taken at the best epoch on dev, without a blend, so that the chains differ in
+core. Test rows and their fixed conditions (babble, telephone, room, accents, from voices and rooms that adapting
+never hears) are made once and shared. Weights are taken at the best epoch on dev, without a blend, so that the chains differ in
 nothing but what was heard; nine clips in ten share a window, which halves the time. Writes
 docs/benchmarks/augment_<page>_<corpus>.md; the pages are in augment_chains.py.
 """
@@ -208,9 +208,10 @@ def page(corpus: str, question: Question) -> str:
         f"`nano`, adapted with {question.told} (an epoch hears the recordings or one of two views); as many "
         "epochs over the same rows, a tenth of them alone in their window, no blend with the base. Word error rate in "
         f"per cent; in brackets the difference to {base} by the same seeds, in points with its 95 % interval (paired "
-        f"bootstrap over speakers, over clips where there are fewer than {MIN_GROUPS} speakers; seeds pooled). Bold: "
-        "the interval lies on one side of zero, for these seeds. Conditions use voices, rooms and noises that "
-        "adapting never has; `nano` itself was trained on most of the voices' timbres, and on the Scottish one.",
+        "bootstrap over speakers, in the said columns synthetic ones, over clips where there are fewer than "
+        f"{MIN_GROUPS} speakers; seeds pooled). Bold: the interval lies on one side of zero, for these seeds. "
+        "Conditions use voices, rooms and noises that adapting never hears; `nano` was trained on all of babble's "
+        "voices, on the Scottish one, and on all timbres of the said columns but one.",
         "",
     ]
     if not seeds_of[base]:

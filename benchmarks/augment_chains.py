@@ -41,7 +41,7 @@ PARTS: dict[str, dict[str, Any]] = {  # what the default's tables become, None: 
     "speed too": {"speed": {}},
     "half as often": {name: {"p": getattr(tables_of.check(DEFAULT), name).p / 2} for name in DEFAULT},
 }
-BABBLE = "manifests/clinical/audio/babble"  # eight voices that speak nowhere else
+BABBLE = "manifests/clinical/audio/babble"  # eight voices that no training row has; `nano` was trained on them
 CONDITIONS: dict[str, dict[str, Any]] = {
     **{f"babble{snr}": {"noise": {"kinds": ["babble"], "babble_from": BABBLE, "snr_db": snr}} for snr in (0, 5, 10)},
     "telephone": {"telephone": {}},

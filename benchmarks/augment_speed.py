@@ -281,8 +281,8 @@ def page(
         *(f"| {int(n):,} | {found[0]:.0f} | {found[1]:.0f} | {found[2]:.0f} |" for n, found in memory.items()),
         "",
         f"Asked was that it stays flat; in the main process it grew by {max(grown) - grown[0]:.0f} MB. In a worker "
-        f"babble and noise keep at most {CACHE_BYTES / 2**20:.0f} MB of decoded sound, and know of at most "
-        f"{MOST_TALKS:,} recordings of talk."
+        f"babble and noise keep at most {CACHE_BYTES / 2**20:.0f} MB of decoded sound, and babble is mixed from at "
+        f"most {MOST_TALKS:,} recordings."
         if grown
         else "Memory was not measured.",
         "",

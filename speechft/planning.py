@@ -34,7 +34,7 @@ SPOKEN_S = 3.5  # a sentence of `synth`
 CORES = 2
 READ_WRITE_S, OTHER_S = 0.0022, 0.0003
 TRANSFORM_S = {"say": 0.003, "tempo": 0.0014, **dict.fromkeys(("pitch", "formants", "contour", "rhythm"), 0.0013)}
-CODEC_S = {"opus": 0.033, "mp3": 0.0015, "vorbis": 0.003}
+CODEC_S = {"opus": 0.033, "mp3": 0.0018, "vorbis": 0.003}
 FLOAT32_SLOWER = 2.5  # what runs the model, on a processor without bf16 (docs/log.md, 2026-11-25)
 # One H200 in bf16 (small and turbo in docs/benchmarks/speed.json): a window is at least read and brought to the disk (the
 # demo, docs/log.md, 2026-11-27), and a step, once its passes are recorded, what its kernels take however little each does.

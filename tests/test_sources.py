@@ -49,6 +49,15 @@ def test_of_a_million_rows_no_more_talk_is_held_than_is_mixed_whatever_their_ord
     assert sum(map(len, found.values())) == 20
 
 
+def test_of_a_corpus_of_one_voice_and_another_both_are_heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "MOST_OF_ONE", 5)
+    monkeypatch.setattr(sources, "MOST_TALKS", 20)
+    rows = [row(Path(f"/{number}.wav"), "b" if number == 77 else "a") for number in range(200)]
+    found, turned = (collect({"noise": {"kinds": "babble"}}, some).talkers for some in (rows, rows[::-1]))
+    assert found == turned
+    assert {speaker: len(talks) for speaker, talks in found.items()} == {"a": 5, "b": 1}
+
+
 def test_a_folder_is_searched_whole_and_unreadable_files_are_named_and_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -18,7 +18,7 @@ FILTER_ORDER = 10  # Butterworth magnitude, 60 dB an octave: -14 dB at 4 kHz for
 FILTER_TAIL = SAMPLE_RATE // 10  # 1600 samples of silence, so that the zero-phase filter does not wrap around
 # kbit/s for 16 kHz mono; of Opus and Vorbis at libsndfile's compression levels 1 and 0, linear between.
 CODEC_KBPS = {"opus": (6.0, 256.0), "mp3": (8.0, 160.0), "vorbis": (36.0, 88.0)}
-LAME_QUALITY = 7  # its quickest; libsndfile has no setting for it, and by its choice MP3 takes six times as long
+LAME_QUALITY = 7  # its quickest; libsndfile has no setting for it, and by its choice encoding takes six times as long
 LAME_DELAY = 1105  # samples: 576 of the encoder, 529 of the decoder
 
 
@@ -112,7 +112,7 @@ def _mp3(samples: np.ndarray, kbps: float) -> bytes:
     encoder.set_out_sample_rate(SAMPLE_RATE)
     encoder.set_bit_rate(round(kbps))
     encoder.set_quality(LAME_QUALITY)
-    return bytes(encoder.encode((samples * np.float32(32767)).astype("<i2").tobytes()) + encoder.flush())
+    return bytes(encoder.encode(np.rint(samples * np.float32(32767)).astype("<i2").tobytes()) + encoder.flush())
 
 
 def clip(samples: np.ndarray, *, drive_db: float) -> tuple[np.ndarray, dict[str, Any]]:

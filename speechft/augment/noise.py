@@ -99,7 +99,7 @@ def loop(noise: np.ndarray, samples_count: int, rng: np.random.Generator) -> np.
 
 def is_silent(sound: np.ndarray) -> bool:
     """Whether a recording stays below `FAINTEST`; a sound whose RMS is louder need not be searched for its peak."""
-    return _rms(sound) <= FAINTEST and max(float(sound.max()), -float(sound.min())) <= FAINTEST
+    return _rms(sound) <= FAINTEST and levels.peak(sound) <= FAINTEST
 
 
 def mix(speech: np.ndarray, noise: np.ndarray, *, snr_db: float) -> tuple[np.ndarray, float]:

@@ -287,10 +287,10 @@ def _noise(
     return mixed, {"name": "noise", "kind": kind, **numbers, **facts, **failed}
 
 
-def _draw_snr_db(levels: tuple[float, ...], rng: np.random.Generator) -> float:
-    if len(levels) == 2:
-        return draws.uniform((min(levels), max(levels)), rng)
-    return levels[int(rng.integers(len(levels)))]
+def _draw_snr_db(wanted: tuple[float, ...], rng: np.random.Generator) -> float:
+    if len(wanted) == 2:
+        return draws.uniform((min(wanted), max(wanted)), rng)
+    return wanted[int(rng.integers(len(wanted)))]
 
 
 def _other_talkers(materials: Materials, row: _Row) -> list[str]:

@@ -36,8 +36,8 @@ def say(
 
     Returns:
         float32 samples at 16 kHz, shape (samples,), at most 30 s, and facts: `speaker`, `accent` (the voice's name, a
-        language where it is foreign), of eSpeak's `rate`, `pitch`, `pitch_range`, and with replaced sounds `phonemes`,
-        `replaced`, `of`.
+        language where it is foreign); where eSpeak speaks, `rate`, `pitch` and `pitch_range`; with replaced sounds
+        `phonemes`, `replaced` and `of`.
 
     Raises:
         InputError: nothing can be said (no text or a translation, no voice of the language, the command failed or

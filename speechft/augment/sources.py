@@ -21,6 +21,7 @@ TRAINING_ROOMS = 200
 CONDITION_ROOMS = 40
 LEAKS = "kept apart"  # why a recording is not used that rows hold which must not be heard
 MOST_TALKS = 10_000  # recordings that babble is mixed from, some ten hours: each worker holds where all of them are
+MOST_OF_ONE = 200  # of a speaker, so that a corpus of one voice and a few others keeps the others
 NAMED_REJECTS = 5  # in the log; all of them are in `Materials.rejects`
 
 
@@ -87,11 +88,7 @@ def materials(
         raise InputError(f"noise from {', '.join(map(str, noise.source))}: holds no sound file that can be used")
     talkers: dict[str, list[Recording]] = {}
     if "babble" in noise.wanted_kinds:
-        chosen = heapq.nsmallest(MOST_TALKS, voices or _talk(rows, held_out=held_out), key=_by_chance)
-        # Sorted, so that the order of the manifest's rows changes nothing that is drawn.
-        for talk in sorted(chosen, key=lambda talk: (talk.speaker or "", talk.id)):
-            talkers.setdefault(talk.speaker or str(talk.path), []).append(talk)
-        talkers = dict(sorted(talkers.items()))
+        talkers = _talkers(voices or _talk(rows, held_out=held_out))
         _check_babble(noise, talkers, named=bool(voices))
     return Materials(talkers=talkers, talkers_named=bool(voices), recordings=noises, rooms=rooms, rejects=rejects)
 
@@ -208,9 +205,24 @@ def _check_babble(noise: Noise, talkers: Mapping[str, Sequence[Recording]], *, n
     log.warning("noise: no babble, which needs two speakers or `babble_from`; the other kinds are used")
 
 
-def _by_chance(recording: Recording) -> bytes:
-    """An order that has nothing to do with names or with the manifest's."""
-    return hashlib.sha256(recording.id.encode()).digest()
+def _talkers(talks: Iterable[Recording]) -> dict[str, list[Recording]]:
+    """Recordings by speaker, at most `MOST_TALKS`, and `MOST_OF_ONE` of each, chosen by their ids' hashes and sorted:
+    the order of the manifest's rows changes nothing that is drawn."""
+
+    def by_chance(talk: Recording) -> bytes:
+        return hashlib.sha256(talk.id.encode()).digest()
+
+    found: dict[str, list[Recording]] = {}
+    for talk in talks:
+        held = found.setdefault(talk.speaker or str(talk.path), [])
+        held.append(talk)
+        if len(held) == 2 * MOST_OF_ONE:
+            held[:] = heapq.nsmallest(MOST_OF_ONE, held, key=by_chance)
+    few = (talk for held in found.values() for talk in heapq.nsmallest(MOST_OF_ONE, held, key=by_chance))
+    talkers: dict[str, list[Recording]] = {}
+    for talk in sorted(heapq.nsmallest(MOST_TALKS, few, key=by_chance), key=lambda talk: (talk.speaker or "", talk.id)):
+        talkers.setdefault(talk.speaker or str(talk.path), []).append(talk)
+    return dict(sorted(talkers.items()))
 
 
 def _talk(rows: Iterable[Utterance], *, held_out: bool) -> Iterator[Recording]:

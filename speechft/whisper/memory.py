@@ -30,7 +30,7 @@ def in_halves(call: Callable[[torch.Tensor], R], batch: torch.Tensor) -> list[R]
 
 @contextlib.contextmanager
 def needed(sentence: str) -> Iterator[None]:
-    """Inside, too little memory is the user's error that the sentence tells, as nothing there can be made smaller.
+    """Around what cannot be made smaller: too little memory for it is an error that says this sentence.
 
     Raises:
         InputError: there is too little.
