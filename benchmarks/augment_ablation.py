@@ -13,8 +13,8 @@ an4 wants data/an4 (see the README), fsdd the Free Spoken Digit Dataset
 
 Resumable: every run is a pipeline under runs/ablation/<corpus>/ with a result.json once it is done; one runs on each
 core. Test rows and their fixed conditions (babble, telephone, room, accents, from voices and rooms that adapting
-never hears) are made once and shared. Weights are taken at the best epoch on dev, without a blend, so that the chains differ in
-nothing but what was heard; nine clips in ten share a window, which halves the time. Writes
+never hears) are made once and shared. Weights are taken at the best epoch on dev, without a blend, so that the chains
+differ in nothing but what was heard; nine clips in ten share a window, which halves the time. Writes
 docs/benchmarks/augment_<page>_<corpus>.md; the pages are in augment_chains.py.
 """
 
