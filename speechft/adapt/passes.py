@@ -10,7 +10,6 @@ from concurrent.futures import Future
 
 import torch
 
-from speechft.errors import InputError
 from speechft.whisper import memory
 from speechft.whisper.load import Device
 
@@ -160,11 +159,5 @@ def arrived(features: Future[torch.Tensor]) -> torch.Tensor:
     Raises:
         InputError: there is no memory for them; fewer windows in a pass would not help.
     """
-    try:
+    with memory.needed("finetune: what a step learns from does not fit into memory; lower finetune.batch_clips"):
         return features.result()
-    except (RuntimeError, MemoryError) as error:
-        if not memory.is_out_of_memory(error):
-            raise
-        raise InputError(
-            "finetune: what a step learns from does not fit into memory; lower finetune.batch_clips"
-        ) from error

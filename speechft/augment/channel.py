@@ -133,10 +133,7 @@ def change_gain(samples: np.ndarray, *, gain_db: float) -> tuple[np.ndarray, dic
     Returns:
         float32 samples, shape (samples,), and facts: {"gain_db"}, the gain that was possible.
     """
-    peak = levels.peak(samples)
-    gain = 10 ** (gain_db / 20)
-    if peak * gain > levels.PEAK_LIMIT:
-        gain = levels.PEAK_LIMIT / peak
+    gain = levels.possible_gain(samples, 10 ** (gain_db / 20))
     return samples * np.float32(gain), {"gain_db": round(20 * math.log10(gain), 4)}
 
 

@@ -13,7 +13,13 @@ def peak(samples: np.ndarray) -> float:
     return abs(float(samples[isamax(samples)])) if len(samples) else 0.0
 
 
+def possible_gain(samples: np.ndarray, wanted: float) -> float:
+    """The factor wanted for samples, shape (samples,), or what their peak allows below 0.99 of full scale."""
+    highest = peak(samples)
+    return min(wanted, PEAK_LIMIT / highest) if highest > 0.0 else wanted
+
+
 def limited(samples: np.ndarray) -> np.ndarray:
     """Samples, shape (samples,), scaled down where their peak passes 0.99 of full scale."""
-    highest = peak(samples)
-    return samples if highest <= PEAK_LIMIT else samples * np.float32(PEAK_LIMIT / highest)
+    gain = possible_gain(samples, 1.0)
+    return samples if gain == 1.0 else samples * np.float32(gain)

@@ -129,9 +129,8 @@ def mix(speech: np.ndarray, noise: np.ndarray, *, snr_db: float) -> tuple[np.nda
     mixed = noise * np.float32(10 ** (noise_db / 20) / noise_rms)
     scaled_rms = _rms(mixed)
     mixed += speech
-    peak = levels.peak(mixed)
-    if peak > levels.PEAK_LIMIT:
-        scale = levels.PEAK_LIMIT / peak
+    scale = levels.possible_gain(mixed, 1.0)
+    if scale < 1.0:
         mixed *= np.float32(scale)
         scaled_rms *= scale
         speech_db = audio.active_level_db(speech * np.float32(scale))

@@ -276,5 +276,4 @@ def convolve(samples: np.ndarray, response: np.ndarray, *, direct: int) -> np.nd
     if heard_energy <= 0.0:
         return samples
     scale = math.sqrt(energy / heard_energy)
-    peak = levels.peak(heard)
-    return heard * np.float32(min(scale, levels.PEAK_LIMIT / peak))
+    return heard * np.float32(levels.possible_gain(heard, scale))

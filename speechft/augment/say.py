@@ -108,5 +108,4 @@ def at_level(samples: np.ndarray, level_db: float) -> np.ndarray:
     if not math.isfinite(now_db):
         return samples
     gain = 10 ** ((level_db - now_db) / 20)
-    peak = levels.peak(samples)
-    return samples * np.float32(min(gain, levels.PEAK_LIMIT / peak))
+    return samples * np.float32(levels.possible_gain(samples, gain))
