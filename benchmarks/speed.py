@@ -34,11 +34,11 @@ ROOT = Path("runs/speed")
 OUT = Path("docs/benchmarks/speed.json")
 SIZES = {"cpu": ("tiny", "base", "small"), "cuda": ("small", "large", "turbo")}
 CLIPS = {  # an epoch
-    "cpu": {"tiny": 160, "base": 96, "small": 64},
+    "cpu": {"tiny": 160, "base": 96, "small": 64, "turbo": 64},
     "cuda": {"small": 1280, "large": 640, "turbo": 1280},
 }
 OTHER_CLIPS = 640
-RECIPE_STEPS = {"tiny": 5, "base": 3, "small": 2}  # the first is warm-up
+RECIPE_STEPS = {"tiny": 5, "base": 3, "small": 2, "turbo": 2}  # the first is warm-up
 CUDA_RECIPE_STEPS = 12
 RECIPE_WORKERS = 4  # that collate ahead of a GPU, so that it waits for none
 BATCH = 32  # clips an optimiser step

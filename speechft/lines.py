@@ -14,7 +14,7 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 
 
 def read(path: Path, *, need_audio: bool) -> Iterator[tuple[int, dict[str, Any], str]]:
-    """(line number, row, fault) for each line of JSON Lines, CSV or TSV; JSON Lines are read a line at a time.
+    """(line number, row, fault) for each line of JSON Lines, CSV or TSV, read a line at a time.
 
     Raises:
         InputError: the file is missing or unreadable, or its heading cannot be used.
@@ -24,11 +24,11 @@ def read(path: Path, *, need_audio: bool) -> Iterator[tuple[int, dict[str, Any],
             first = file.readline()
             if first.startswith((b"\xff\xfe", b"\xfe\xff")):
                 raise InputError(f"{path}: is UTF-16; save the manifest as UTF-8")
-            first = first.removeprefix(b"\xef\xbb\xbf")
+            lines = itertools.chain([first.removeprefix(b"\xef\xbb\xbf")], file)
             if path.suffix.lower() in DELIMITERS:
-                yield from _csv_lines(path, first + file.read(), need_audio=need_audio)
+                yield from _csv_lines(path, lines, need_audio=need_audio)
             else:
-                yield from _json_lines(itertools.chain([first], file))
+                yield from _json_lines(lines)
     except FileNotFoundError as error:
         raise InputError(f"{path}: there is no such manifest; check the path") from error
     except OSError as error:
@@ -67,18 +67,14 @@ def _json_lines(lines: Iterable[bytes]) -> Iterator[tuple[int, dict[str, Any], s
                 yield number, {"line": line}, f"the line must be a JSON object, got {type(row).__name__}"
 
 
-def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tuple[int, dict[str, Any], str]]:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise InputError(f"{path}:{line}: is not valid UTF-8; save the manifest as UTF-8") from error
-    heading_line = text.split("\n", 1)[0]
+def _csv_lines(path: Path, lines: Iterable[bytes], *, need_audio: bool) -> Iterator[tuple[int, dict[str, Any], str]]:
+    texts = _decoded(path, lines)
+    heading_line = next(texts, "")
     delimiter = DELIMITERS[path.suffix.lower()]
     if delimiter not in heading_line:  # spreadsheets in many languages write "CSV" with semicolons, others with tabs
         delimiter = next((other for other in ";\t" if other in heading_line), delimiter)
     csv.field_size_limit(2**31 - 1)  # the library's own would end a cell in the middle, and lose what it had read
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    reader = csv.reader(itertools.chain([heading_line], texts), delimiter=delimiter)
     kept = {"hypothesis"} if need_audio else {"hypothesis", "text"}  # to score, an empty cell is silence
     heading: list[str] | None = None
     while True:
@@ -111,6 +107,15 @@ def _csv_lines(path: Path, content: bytes, *, need_audio: bool) -> Iterator[tupl
             continue
         row = dict(zip(heading, cells, strict=True))
         yield start, {key: cell for key, cell in row.items() if key and (cell or key in kept)}, ""
+
+
+def _decoded(path: Path, lines: Iterable[bytes]) -> Iterator[str]:
+    """Lines as text, also those of one kind of file that ends them by a carriage return alone."""
+    for number, line in enumerate(lines, start=1):
+        try:
+            yield from io.StringIO(line.decode("utf-8"), newline="")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}:{number}: is not valid UTF-8; save the manifest as UTF-8") from error
 
 
 def _swallowed(cells: list[str], delimiter: str, heading: list[str]) -> list[str]:

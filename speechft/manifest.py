@@ -92,31 +92,38 @@ def scan(path: str | Path, *, need_audio: bool = True) -> tuple[list[Utterance],
     Raises:
         InputError: the file is missing or unreadable, or a CSV heading lacks `audio_filepath`.
     """
-    numbered, rejects = scan_numbered(path, need_audio=need_audio)
-    return [utterance for _, utterance in numbered], rejects
-
-
-def scan_numbered(path: str | Path, *, need_audio: bool = True) -> tuple[list[tuple[int, Utterance]], list[Reject]]:
-    """As `scan`, with each utterance's line number in the file, for messages that say where."""
-    path = Path(path)
-    utterances: list[tuple[int, Utterance]] = []
+    utterances: list[Utterance] = []
     rejects: list[Reject] = []
-    first_seen: dict[str, int] = {}
+    lines_of: dict[str, int] = {}
+    for number, found in numbered(path, need_audio=need_audio):
+        if isinstance(found, Utterance):
+            if lines_of.setdefault(found.id, number) == number:
+                utterances.append(found)
+                continue
+            found = same_id(path, number, found, first=lines_of[found.id])
+        rejects.append(found)
+    return utterances, rejects
+
+
+def numbered(path: str | Path, *, need_audio: bool = True) -> Iterator[tuple[int, Utterance | Reject]]:
+    """As `scan`, a row at a time and with its line's number; whether an id came before is for the caller to see."""
+    path = Path(path)
     folder = path.absolute().parent
     for number, row, fault in lines.read(path, need_audio=need_audio):
-        where = f"{path}:{number}"
         try:
             if fault:
                 raise _BadRow("broken line", fault)
-            utterance = _utterance(row, folder, need_audio=need_audio)
-            if utterance.id in first_seen:
-                raise _BadRow("duplicate id", f'id "{utterance.id}" was used in line {first_seen[utterance.id]}')
+            yield number, _utterance(row, folder, need_audio=need_audio)
         except _BadRow as error:
-            rejects.append(Reject(row, error.reason, f"{where}: {error}", where))
-            continue
-        first_seen[utterance.id] = number
-        utterances.append((number, utterance))
-    return utterances, rejects
+            where = f"{path}:{number}"
+            yield number, Reject(row, error.reason, f"{where}: {error}", where)
+
+
+def same_id(path: str | Path, number: int, utterance: Utterance, *, first: int) -> Reject:
+    """A row whose id the line `first` has."""
+    where = f"{path}:{number}"
+    detail = f'{where}: id "{utterance.id}" was used in line {first}'
+    return Reject(utterance.row(), "duplicate id", detail, where)
 
 
 def read(path: str | Path, *, need_audio: bool = True) -> list[Utterance]:
@@ -133,15 +140,10 @@ def read(path: str | Path, *, need_audio: bool = True) -> list[Utterance]:
 
 def each(path: str | Path) -> Iterator[Utterance]:
     """As `read`, a row at a time, for manifests that a stage wrote: that ids are unique is not looked at again."""
-    path = Path(path)
-    folder = path.absolute().parent
-    for number, row, fault in lines.read(path, need_audio=True):
-        try:
-            if fault:
-                raise _BadRow("broken line", fault)
-            yield _utterance(row, folder, need_audio=True)
-        except _BadRow as error:
-            raise InputError(f"{path}:{number}: {error}") from error
+    for _, found in numbered(path):
+        if isinstance(found, Reject):
+            raise InputError(found.detail)
+        yield found
 
 
 class Rows(Sequence[Utterance]):

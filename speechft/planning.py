@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from speechft import audio, files, spoken
 from speechft.adapt import strategies
@@ -13,7 +15,6 @@ from speechft.augment.settings import Transforms
 from speechft.errors import InputError
 from speechft.ingest import readers
 from speechft.ingest.stage import DEV_SHARE
-from speechft.manifest import Utterance
 from speechft.run import Run
 from speechft.whisper import operations
 from speechft.whisper.operations import Shape
@@ -246,12 +247,21 @@ def loads(run: Run) -> dict[str, Load]:
     """Rows and audio of each role, divided as `ingest` will."""
     data = run.pipeline.data
     named = {"train": data.train, "dev": data.dev, "test": data.test, "general": data.general}
-    held = readers.load({role: paths for role, paths in named.items() if paths}).rows
+    rows: Counter[str] = Counter()
+    told: dict[str, Load] = {}  # those that say how long they are
+    samples: dict[str, Path] = {}
+    for row in readers.Manifests({role: paths for role, paths in named.items() if paths}):
+        if isinstance(row, readers.Row):
+            rows[row.role] += 1
+            samples.setdefault(row.role, row.utterance.audio_filepath or Path())
+            if row.utterance.duration:
+                told[row.role] = told.get(row.role, Load()).plus(1, row.utterance.duration)
     found = {role: Load() for role in readers.ROLES}
-    for role, rows in held.items():
-        whole = _load(row.utterance for row in rows)
+    for role, count in rows.items():
+        known = told.get(role) or Load(rows=1, seconds=audio.probe(samples[role]).duration_s)
+        seconds = count * known.seconds / known.rows
         for name, share in _shares(run, role).items():
-            found[name] = found[name].plus(round(share * whole.rows), share * whole.seconds)
+            found[name] = found[name].plus(round(share * count), share * seconds)
     for role, lines in spoken.script_of(run).items():
         found[role] = found[role].plus(len(lines), len(lines) * SPOKEN_S)
     return found
@@ -267,11 +277,3 @@ def _shares(run: Run, role: str) -> dict[str, float]:
     if role == "train" and not data.dev:
         return {"train": 1 - DEV_SHARE, "dev": DEV_SHARE}
     return {role: 1.0}
-
-
-def _load(utterances: Iterable[Utterance]) -> Load:
-    rows = list(utterances)
-    known = [row.duration for row in rows if row.duration]
-    if rows and not known and rows[0].audio_filepath:
-        known = [audio.probe(rows[0].audio_filepath).duration_s]
-    return Load(rows=len(rows), seconds=len(rows) * sum(known) / len(known) if known else 0.0)

@@ -16,14 +16,13 @@ from safetensors import SafetensorError as safetensors_error
 from safetensors import torch as safetensors
 from test_files import finish, make_stage
 from test_pipeline import write_pipeline
-from test_segments import row_of
+from test_segments import cut, row_of
 from test_views import fix, make, some_rows, told
 
 from speechft import audio, cli, config, encoding, files, manifest, stages
 from speechft.adapt import standing
 from speechft.augment import room
 from speechft.errors import InputError
-from speechft.ingest import segments
 from speechft.run import Run
 from speechft.score import command
 from speechft.whisper import load
@@ -141,7 +140,7 @@ def test_segments_beyond_their_row_and_ids_that_a_row_has_are_rejected() -> None
     short = dataclasses.replace(beyond.utterance, id="beyond", duration=1.5)
     beyond = dataclasses.replace(beyond, utterance=short)
     other = dataclasses.replace(talk, utterance=manifest.Utterance(id="talk@20.00", audio_filepath=None, text="x"))
-    kept, rejects = segments.cut_all([beyond, talk, other])
+    kept, rejects = cut(beyond, talk, other, taken=["talk", "beyond", "talk@20.00"])
     assert [row.utterance.id for row in kept] == ["talk@0.00", "talk@20.00"]
     assert [reject.reason for reject in rejects] == ["bad segments", "duplicate id"]
     assert "the segment at 0.00 s ends at 3.50 s, the row at 1.50 s" in rejects[0].detail

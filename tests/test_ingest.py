@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,8 @@ import soundfile
 from speechft import files, manifest
 from speechft.errors import InputError
 from speechft.ingest import audit, checks, overlap, split, stage
-from speechft.ingest.readers import Row, load
+from speechft.ingest.ledger import Ledger, Places
+from speechft.ingest.readers import Manifests, Row
 from speechft.manifest import Reject, Utterance
 
 SETTINGS: dict[str, Any] = {
@@ -80,6 +81,36 @@ def row(identity: str, text: str, *, speaker: str | None = None, sha: str = "", 
         text_key=overlap.text_key(text),
         audio_sha256=sha or identity,
     )
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path) as kept:
+        yield kept
+
+
+def keep(ledger: Ledger, rows: Sequence[Row]) -> Places:
+    return np.array([ledger.append(held) for held in rows], dtype=np.int64)
+
+
+def audit_of(ledger: Ledger, rows: dict[str, list[Row]]) -> tuple[dict[str, Any], list[audit.Leak]]:
+    return audit.audit(ledger, {role: keep(ledger, held) for role, held in rows.items()})
+
+
+def sides_of(ledger: Ledger, rows: Sequence[Row], **options: Any) -> dict[str, list[Row]]:
+    division = split.divide(ledger, keep(ledger, rows), **{"seed": 1, **options})
+    return {side: list(ledger.each(places)) for side, places in division.sides.items()}
+
+
+def test_a_ledger_gives_rows_as_they_were_in_any_order(ledger: Ledger) -> None:
+    rows = [row(f"r{n}", "x" * 9000 * n, duration=1.5, extra={"mood": [n]}) for n in range(5)]
+    places = keep(ledger, rows[:3])
+    assert [ledger[2], ledger[0]] == [rows[2], rows[0]]
+    places = np.concatenate([places, keep(ledger, rows[3:])])
+    assert list(ledger.each(places[::-1])) == rows[::-1]
+    backwards = list(zip(rows, rows[::-1], strict=True))
+    assert list(zip(ledger.each(places), ledger.each(places[::-1]), strict=True)) == backwards
+    assert ledger.column("words", places).tolist() == [0, 1, 1, 1, 1]
 
 
 def test_good_rows_of_every_kind_pass_with_their_duration(tmp_path: Path) -> None:
@@ -225,9 +256,9 @@ def test_ids_are_made_unique_across_manifests_and_parents_follow(tmp_path: Path)
         rows = clips(tmp_path / name, "a", 2, seed=10 * seed)
         rows[1]["parent"] = "a0"
         save(tmp_path / name / f"{name}.jsonl", rows)
-    loaded = load({"train": [tmp_path / "one/one.jsonl"], "test": [tmp_path / "two/two.jsonl"]})
-    assert [held.utterance.id for held in loaded.rows["train"]] == ["a0", "a1"]
-    second = [held.utterance for held in loaded.rows["test"]]
+    held = list(Manifests({"train": [tmp_path / "one/one.jsonl"], "test": [tmp_path / "two/two.jsonl"]}))
+    assert [(row.role, row.utterance.id) for row in held[:2]] == [("train", "a0"), ("train", "a1")]
+    second = [row.utterance for row in held[2:]]
     assert [utterance.id for utterance in second] == ["two:a0", "two:a1"]
     assert second[1].parent == "two:a0"
     assert second[0].extra["source_id"] == "a0"
@@ -250,13 +281,13 @@ def test_general_is_split_by_speaker_into_three_that_share_nothing(tmp_path: Pat
     assert audited(tmp_path)["split"]["general"]["by"] == "speaker"
 
 
-def test_a_split_depends_on_seed_labels_and_texts_only(tmp_path: Path) -> None:
+def test_a_split_depends_on_seed_labels_and_texts_only(ledger: Ledger) -> None:
     rows = [row(f"r{n}", f"{NUMBERS[n % 12]} apples {n}", speaker=f"s{n % 10}") for n in range(40)]
     shares = {"test": 0.2, "dev": 0.2, "train": 0.6}
 
     def sides(given: list[Row], seed: int) -> dict[str, set[str]]:
-        divided = split.divide(given, shares=shares, seed=seed)
-        return {side: {held.utterance.id for held in group} for side, group in divided.sides.items()}
+        divided = sides_of(ledger, given, shares=shares, seed=seed)
+        return {side: {held.utterance.id for held in group} for side, group in divided.items()}
 
     first = sides(rows, 1)
     assert sides(rows[::-1], 1) == first
@@ -264,43 +295,44 @@ def test_a_split_depends_on_seed_labels_and_texts_only(tmp_path: Path) -> None:
     assert {side: len(group) for side, group in first.items()} == {"test": 8, "dev": 8, "train": 24}
 
 
-def test_with_two_speakers_the_text_decides() -> None:
+def test_with_two_speakers_the_text_decides(ledger: Ledger) -> None:
     rows = [row(f"r{n}", f"number {n // 2}", speaker=f"s{n % 2}") for n in range(40)]
-    divided = split.divide(rows, shares={"dev": 0.25, "train": 0.75}, seed=1)
+    divided = split.divide(ledger, keep(ledger, rows), shares={"dev": 0.25, "train": 0.75}, seed=1)
     assert divided.by == "text"
-    dev, train = ({held.text_key for held in side} for side in divided.sides.values())
+    dev, train = ({held.text_key for held in ledger.each(side)} for side in divided.sides.values())
     assert (len(dev), len(train), dev & train) == (5, 15, set())
 
 
-def test_speakers_who_read_the_same_sentences_are_split_both_ways() -> None:
+def test_speakers_who_read_the_same_sentences_are_split_both_ways(ledger: Ledger) -> None:
     rows = [row(f"s{s}t{t}", f"sentence {t}", speaker=f"s{s}") for s in range(4) for t in range(40)]
-    divided = split.divide(rows, shares={"dev": 0.25, "train": 0.75}, seed=1)
-    dev, train = divided.sides.values()
+    places, shares = keep(ledger, rows), {"dev": 0.25, "train": 0.75}
+    divided = split.divide(ledger, places, shares=shares, seed=1)
+    dev, train = (list(ledger.each(side)) for side in divided.sides.values())
     assert {held.utterance.speaker for held in dev} & {held.utterance.speaker for held in train} == set()
     assert {held.text_key for held in dev} & {held.text_key for held in train} == set()
     assert len({held.text_key for held in [*dev, *train]}) == 40  # nothing is lost but the crossing rows
     assert len(dev) + len(train) + len(divided.dropped) == 160
-    allowed = split.divide(rows, shares={"dev": 0.25, "train": 0.75}, seed=1, apart=())
+    allowed = split.divide(ledger, places, shares=shares, seed=1, apart=())
     assert (len(allowed.sides["dev"]), len(allowed.sides["train"])) == (40, 120)
 
 
-def test_copies_and_near_copies_stay_on_one_side() -> None:
+def test_copies_and_near_copies_stay_on_one_side(ledger: Ledger) -> None:
     long = "the quick brown fox number {} jumps over {} lazy dog near the river"
     rows = [row(f"r{n}", long.format(NUMBERS[n] * 3, "a")) for n in range(12)]
     rows += [row(f"n{n}", long.format(NUMBERS[n] * 3, "the")) for n in range(12)]
     rows += [row(f"c{n}", f"copy {n}", sha=f"r{n}") for n in range(12)]
-    sides = split.divide(rows, shares={"dev": 0.25, "train": 0.75}, seed=1).sides
+    sides = sides_of(ledger, rows, shares={"dev": 0.25, "train": 0.75})
     dev = {held.utterance.id for held in sides["dev"]}
     assert 3 <= len(dev) <= 12
     assert {identity[1:] for identity in dev} & {held.utterance.id[1:] for held in sides["train"]} == set()
 
 
-def test_too_few_groups_cannot_be_split() -> None:
+def test_too_few_groups_cannot_be_split(ledger: Ledger) -> None:
     rows = [row("a", "yes"), row("b", "yes")]
     with pytest.raises(InputError, match="cannot be split into dev, train"):
-        split.divide(rows, shares={"dev": 0.1, "train": 0.9}, seed=1)
+        sides_of(ledger, rows, shares={"dev": 0.1, "train": 0.9})
     with pytest.raises(InputError, match=r'data\.split_by must be one of text, speaker, .* got "shoe"'):
-        split.divide(rows, shares={"dev": 0.1, "train": 0.9}, seed=1, split_by="shoe")
+        sides_of(ledger, rows, shares={"dev": 0.1, "train": 0.9}, split_by="shoe")
 
 
 def test_without_dev_a_tenth_of_train_becomes_dev(tmp_path: Path) -> None:
@@ -375,26 +407,27 @@ def test_all_kinds_at_once_are_named_together(tmp_path: Path) -> None:
         run(tmp_path, roles, allow_leaks=["all"])
 
 
-def test_neighbouring_segments_are_no_leak() -> None:
+def test_neighbouring_segments_are_no_leak(ledger: Ledger) -> None:
     left = row("a", "one", file="/talk.wav", offset=0.0, duration=2.0)
     touching = row("b", "two", file="/talk.wav", offset=1.95, duration=2.0)
     inside = row("c", "three", file="/talk.wav", offset=0.5, duration=0.5)
-    assert list(overlap.segment_pairs([left], [touching])) == []
-    assert list(overlap.segment_pairs([left], [touching, inside])) == [(left, inside)]
+    places = keep(ledger, [left, touching, inside])
+    assert list(overlap.segment_pairs(ledger, places[:1], places[1:2])) == []
+    assert list(overlap.segment_pairs(ledger, places[:1], places[1:])) == [(0, 1)]
 
 
-def test_silence_is_not_a_shared_text() -> None:
+def test_silence_is_not_a_shared_text(ledger: Ledger) -> None:
     rows = {"train": [row("a", "")], "test": [row("b", "")]}
-    assert audit.audit(rows)[1] == []
+    assert audit_of(ledger, rows)[1] == []
 
 
-def test_replay_may_share_speakers_with_test_but_not_texts_and_not_with_general_test() -> None:
+def test_replay_may_share_speakers_with_test_but_not_texts_and_not_with_general_test(ledger: Ledger) -> None:
     rows = {
         "test": [row("t", "take two", speaker="s")],
         "general_train": [row("g", "good morning", speaker="s"), row("h", "take two", speaker="q")],
         "general_test": [row("u", "good evening", speaker="s")],
     }
-    found = {(leak.kind, leak.learned, leak.held_out) for leak in audit.audit(rows)[1]}
+    found = {(leak.kind, leak.learned, leak.held_out) for leak in audit_of(ledger, rows)[1]}
     assert found == {("text", "general_train", "test"), ("speaker", "general_train", "general_test")}
 
 
@@ -433,9 +466,9 @@ def test_near_texts_are_found_among_many() -> None:
     assert len({query for query, _ in found}) >= 99
 
 
-def test_duplicates_inside_a_role_are_counted() -> None:
+def test_duplicates_inside_a_role_are_counted(ledger: Ledger) -> None:
     rows = {"test": [row("a", "yes"), row("b", "Yes!"), row("c", "no", sha="a"), row("d", "")]}
-    facts, leaks = audit.audit(rows)
+    facts, leaks = audit_of(ledger, rows)
     assert leaks == []
     assert facts["roles"]["test"]["duplicate_texts"] == 1
     assert facts["roles"]["test"]["duplicate_audio"] == 1
@@ -454,7 +487,7 @@ def test_duplicates_inside_a_role_are_counted() -> None:
     ],
 )
 def test_odd_rows_are_warned_of_and_kept(
-    tmp_path: Path, text: str, duration_s: float, level: float, kinds: list[str]
+    tmp_path: Path, ledger: Ledger, text: str, duration_s: float, level: float, kinds: list[str]
 ) -> None:
     noise = np.random.default_rng(1).normal(0, 1, round(16000 * duration_s)) * level
     soundfile.write(tmp_path / "a.wav", noise, 16000)
@@ -462,7 +495,7 @@ def test_odd_rows_are_warned_of_and_kept(
     checked = checks.check(Row(utterance=utterance, where="m.jsonl:1"))
     assert isinstance(checked, Row)
     assert [kind for kind, _ in checked.warnings] == kinds
-    facts, _ = audit.audit({"test": [checked]})
+    facts, _ = audit_of(ledger, {"test": [checked]})
     assert list(facts["warnings"]) == kinds
 
 
@@ -473,8 +506,7 @@ def test_the_order_of_results_does_not_depend_on_workers(tmp_path: Path) -> None
     ]
     gone = dataclasses.replace(rows[7].utterance, audio_filepath=tmp_path / "gone.wav")
     rows[7] = dataclasses.replace(rows[7], utterance=gone)
-    one = checks.check_all(rows, workers=1)
-    assert checks.check_all(rows, workers=3) == one
-    assert [held.where for held in one[0]] == [str(number) for number in range(40) if number != 7]
-    assert [(reject.reason, reject.where) for reject in one[1]] == [("missing file", "7")]
-    assert isinstance(one[1][0], Reject)
+    one = list(checks.check_all(rows, workers=1))
+    assert list(checks.check_all(rows, workers=3)) == one
+    assert [held.where for held in one] == [str(number) for number in range(40)]
+    assert [(held.reason, held.where) for held in one if isinstance(held, Reject)] == [("missing file", "7")]

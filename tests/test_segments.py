@@ -1,6 +1,7 @@
 """Long recordings with segment times: cut at segment ends, times kept, and taught as timestamps."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from speechft import adaptation, encoding, files, manifest
 from speechft.ingest import segments
 from speechft.ingest.readers import Row
 from speechft.ingest.stage import ingest
-from speechft.manifest import Utterance
+from speechft.manifest import Reject, Utterance
 from speechft.whisper import load, windows
 
 
@@ -21,11 +22,16 @@ def row_of(*told: tuple[float, float, str], offset: float = 0.0) -> Row:
     return Row(utterance=utterance, where="m.jsonl:1")
 
 
+def cut(*rows: Row, taken: Sequence[str] = ()) -> tuple[list[Row], list[Reject]]:
+    found = list(segments.cut_all(rows, is_taken=taken.__contains__))
+    return [row for row in found if isinstance(row, Row)], [row for row in found if isinstance(row, Reject)]
+
+
 def test_neighbours_stay_together_up_to_a_window() -> None:
     row = row_of(
         (1.0, 9.0, "one"), (9.5, 20.0, " two "), (21.0, 30.5, "three"), (30.5, 40.0, ""), (41, 50, "five"), offset=100.0
     )
-    kept, rejects = segments.cut_all([row])
+    kept, rejects = cut(row)
     assert not rejects
     assert [(k.utterance.id, k.utterance.offset, k.utterance.duration, k.utterance.text) for k in kept] == [
         ("talk@1.00", 101.0, 29.5, "one two three"), ("talk@30.50", 130.5, 19.5, "five"),
@@ -35,7 +41,7 @@ def test_neighbours_stay_together_up_to_a_window() -> None:
 
 
 def test_what_cannot_be_cut_is_named() -> None:
-    kept, rejects = segments.cut_all([row_of((0.0, 5.0, "short"), (5.0, 36.0, "long"), (36.0, 40.0, "short again"))])
+    kept, rejects = cut(row_of((0.0, 5.0, "short"), (5.0, 36.0, "long"), (36.0, 40.0, "short again")))
     assert [k.utterance.text for k in kept] == ["short", "short again"]
     assert rejects[0].reason == "too long"
     assert "the segment at 5.00 s lasts over 30 s" in rejects[0].detail
@@ -51,7 +57,7 @@ def test_what_cannot_be_cut_is_named() -> None:
     ],
 )
 def test_bad_times_are_one_sentence(told, message: str) -> None:
-    kept, rejects = segments.cut_all([row_of(*told)])
+    kept, rejects = cut(row_of(*told))
     assert not kept
     assert rejects[0].reason == "bad segments"
     assert message in rejects[0].detail
@@ -84,8 +90,8 @@ def test_a_long_recording_goes_through_ingest(tmp_path: Path) -> None:
 
 
 def test_times_lie_in_the_window_and_follow_the_tempo(tmp_path: Path) -> None:
-    cut = segments.cut_all([row_of((0.0, 4.0, "one"), (5.0, 10.0, "two"))])[0][0].utterance
-    faster = dataclasses.replace(cut, duration=8.0, extra={**cut.extra, manifest.SOUND: "x"})  # a view, 8 s for 10
+    whole = cut(row_of((0.0, 4.0, "one"), (5.0, 10.0, "two")))[0][0].utterance
+    faster = dataclasses.replace(whole, duration=8.0, extra={**whole.extra, manifest.SOUND: "x"})  # a view, 8 s for 10
     manifest.write(tmp_path / "train.jsonl", [faster])
     clip = windows.Clip(id=faster.id, number=0, duration_s=8.0, tokens=2)
     group = encoding.Group(name="v0", view=0, rows=manifest.Rows(tmp_path / "train.jsonl"), clips=[clip])

@@ -1,15 +1,18 @@
 """The leak gate: nothing that is reported may have been trained on or chosen by, unless the user names it."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from speechft.errors import InputError
 from speechft.ingest import overlap
+from speechft.ingest.ledger import Ledger, Places
 from speechft.ingest.overlap import KINDS
-from speechft.ingest.readers import Row
+from speechft.ingest.readers import short_hash
 
 CONTENT = ("text", "near_text", "audio", "segment")
 SOUND = ("audio", "segment")
@@ -52,7 +55,8 @@ class Leak:
 
 
 def audit(
-    rows: Mapping[str, Sequence[Row]],
+    ledger: Ledger,
+    rows: Mapping[str, Places],
     *,
     allow_leaks: Collection[str] = (),
     excused: Mapping[tuple[str, str, str], str] | None = None,
@@ -60,7 +64,8 @@ def audit(
     """Compare the roles with each other.
 
     Args:
-        rows: checked rows by role.
+        ledger: checked rows.
+        rows: where those of each role stand in it.
         allow_leaks: the kinds the user allows by name.
         excused: (kind, learned, held out) -> why this overlap cannot be avoided, such as the voice shared by
             two sides of a one-speaker manifest that was split by text.
@@ -74,10 +79,11 @@ def audit(
     unknown = sorted(set(allow_leaks) - set(KINDS))
     if unknown:
         raise InputError(f"data.allow_leaks must name kinds of leak ({', '.join(KINDS)}), got {unknown[0]!r}")
-    near = _near_texts(rows)
+    near = _near_texts(ledger, rows)
+    nobody: Places = np.empty(0, dtype=np.int64)
     leaks: list[Leak] = []
     for (learned, held_out), kinds in GATES.items():
-        found = _shared(rows.get(learned, ()), rows.get(held_out, ()), kinds, near)
+        found = _shared(ledger, rows.get(learned, nobody), rows.get(held_out, nobody), kinds, near)
         for kind in kinds:
             if pairs := found[kind]:
                 leaks.append(
@@ -92,7 +98,7 @@ def audit(
                     )
                 )
     facts = {
-        "roles": {role: _describe(held) for role, held in rows.items()},
+        "roles": {role: _describe(ledger, held) for role, held in rows.items()},
         "leaks": [
             {
                 "kind": leak.kind,
@@ -106,7 +112,7 @@ def audit(
             for leak in leaks
         ],
         "allow_leaks": sorted(allow_leaks),
-        "warnings": _warnings(rows),
+        "warnings": _warnings(ledger, rows),
     }
     return facts, leaks
 
@@ -141,70 +147,82 @@ _SHARE = {
 }
 
 
-_VALUES: dict[str, Callable[[Row], str | None]] = {
-    "speaker": lambda row: row.utterance.speaker,
-    "text": lambda row: row.text_key,
-    "audio": lambda row: row.audio_sha256,
-}
+_COLUMNS = {"speaker": "speaker", "text": "text", "near_text": "text", "audio": "sound"}
 
 
 def _shared(
-    learned: Sequence[Row], held_out: Sequence[Row], kinds: Collection[str], near: Mapping[str, list[str]]
+    ledger: Ledger, learned: Places, held_out: Places, kinds: Collection[str], near: Mapping[int, list[int]]
 ) -> dict[str, dict[str, str]]:
     """For each kind: held-out id -> the id of one learned-from row with which it shares something."""
     found: dict[str, dict[str, str]] = {}
     for kind in kinds:
-        pairs = found.setdefault(kind, {})
+        pairs: dict[int, int] = {}  # where they stand in `held_out` and `learned`
         if kind == "segment":
-            for row, other in overlap.segment_pairs(learned, held_out):
-                pairs.setdefault(other.utterance.id, row.utterance.id)
-            continue
-        value = _VALUES["text" if kind == "near_text" else kind]
-        owners: dict[str, str] = {}
-        for row in learned:
-            owners.setdefault(value(row) or "", row.utterance.id)
-        for row in held_out:
-            own = value(row)
-            candidates = near.get(own or "", []) if kind == "near_text" else [own]
-            owner = next((owners[candidate] for candidate in candidates if candidate in owners), None)
-            if own and owner is not None:
-                pairs[row.utterance.id] = owner
+            for own, other in overlap.segment_pairs(ledger, learned, held_out):
+                pairs.setdefault(other, own)
+        else:
+            told = ledger.column(_COLUMNS[kind], held_out)
+            like = near if kind == "near_text" else {value: [value] for value in told.tolist() if value}
+            values = ledger.column(_COLUMNS[kind], learned)
+            asked = np.array([other for others in like.values() for other in others], dtype=np.uint64)
+            having = np.flatnonzero(np.isin(values, asked))
+            values, first = np.unique(values[having], return_index=True)
+            owners = dict(zip(values.tolist(), having[first].tolist(), strict=True))
+            for at, value in enumerate(told.tolist()):
+                owner = next((owners[other] for other in like.get(value, ()) if other in owners), None)
+                if owner is not None:
+                    pairs[at] = owner
+        found[kind] = {
+            ledger[held_out[at]].utterance.id: ledger[learned[owner]].utterance.id for at, owner in pairs.items()
+        }
     return found
 
 
-def _near_texts(rows: Mapping[str, Sequence[Row]]) -> dict[str, list[str]]:
-    """Held-out text -> the nearly equal texts that are learned from, over all roles at once."""
+def _near_texts(ledger: Ledger, rows: Mapping[str, Places]) -> dict[int, list[int]]:
+    """Held-out text -> the nearly equal texts that are learned from, over all roles at once; all by their hashes."""
 
-    def keys_of(place: int) -> list[str]:
+    def keys_of(place: int) -> Iterator[str]:
         roles = {gate[place] for gate, kinds in GATES.items() if "near_text" in kinds}
-        return [row.text_key for role in rows if role in roles for row in rows[role]]
+        for role in rows:
+            if role in roles:
+                _, first = np.unique(ledger.column("text", rows[role]), return_index=True)
+                yield from (row.text_key for row in ledger.each(rows[role][np.sort(first)]))
 
-    near: dict[str, list[str]] = defaultdict(list)
+    near: dict[int, list[int]] = defaultdict(list)
     for learned, held_out in overlap.near_pairs(keys_of(0), keys_of(1)):
-        near[held_out].append(learned)
+        near[short_hash(held_out)].append(short_hash(learned))
     return near
 
 
-def _describe(rows: Sequence[Row]) -> dict[str, Any]:
+def _describe(ledger: Ledger, places: Places) -> dict[str, Any]:
     """Size of a role, and how many of its rows repeat an earlier row's text or sound."""
-    keys = Counter(row.text_key for row in rows if row.text_key)
-    sounds = Counter(row.audio_sha256 for row in rows if row.audio_sha256)
+    words = ledger.column("words", places)
+    texts, different_texts = _known(ledger, "text", places)
+    sounds, different_sounds = _known(ledger, "sound", places)
     return {
-        "rows": len(rows),
-        "minutes": round(sum(row.utterance.duration or 0.0 for row in rows) / 60, 3),
-        "speakers": len({row.utterance.speaker for row in rows} - {None}),
-        "words": sum(len((row.utterance.text or "").split()) for row in rows),
-        "silent_rows": sum(not row.utterance.text for row in rows),
-        "duplicate_texts": keys.total() - len(keys),
-        "duplicate_audio": sounds.total() - len(sounds),
+        "rows": len(places),
+        "minutes": round(float(ledger.column("duration_s", places).sum()) / 60, 3),
+        "speakers": _known(ledger, "speaker", places)[1],
+        "words": int(words.sum(dtype=np.int64)),
+        "silent_rows": int(np.count_nonzero(words == 0)),
+        "duplicate_texts": texts - different_texts,
+        "duplicate_audio": sounds - different_sounds,
     }
 
 
-def _warnings(rows: Mapping[str, Sequence[Row]]) -> dict[str, dict[str, Any]]:
+def _known(ledger: Ledger, name: str, places: Places) -> tuple[int, int]:
+    """How many rows have a value, and how many values there are."""
+    values = ledger.column(name, places)
+    values.sort()  # np.unique would hash them, in five times the memory
+    values = values[np.searchsorted(values, 1) :]
+    return len(values), int(np.count_nonzero(values[1:] != values[:-1])) + bool(len(values))
+
+
+def _warnings(ledger: Ledger, rows: Mapping[str, Places]) -> dict[str, dict[str, Any]]:
     """Odd rows by kind: how many, and the first of them."""
     found: dict[str, dict[str, Any]] = {}
-    for held in rows.values():
-        for row in held:
+    for places in rows.values():
+        for row in ledger.each(places[np.isin(places, ledger.odd)]):
             for kind, sentence in row.warnings:
                 entry = found.setdefault(kind, {"rows": 0, "examples": []})
                 entry["rows"] += 1

@@ -2,7 +2,8 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
@@ -12,7 +13,6 @@ from speechft import audio
 from speechft.ingest import overlap
 from speechft.ingest.readers import Row
 from speechft.manifest import Reject, Utterance
-from speechft.progress import Progress
 
 MAX_DURATION_S = overlap.LONGEST_S
 SHORTEST_S = 0.1  # under five of the encoder's 20-ms positions
@@ -20,21 +20,30 @@ SILENT_PEAK = 1e-4  # -80 dB: nothing was recorded
 FASTEST_WORDS_PER_S = 7.0  # auctioneers; people in the shared corpora speak 2 to 4 words a second
 SLOWEST_WORDS_PER_S = 0.3
 SLOW_FROM_S = 5.0  # shorter clips may hold one word and a pause
+ROWS_AT_ONCE = 16  # that a thread is given: one by one, handing over costs more than checking a short clip
 LONGEST_WORD = 20  # letters a word on average, above which the script does not put spaces between words
 
 
-def check_all(rows: Sequence[Row], *, workers: int = 2) -> tuple[list[Row], list[Reject]]:
-    """Check rows in worker threads; results keep the rows' order whatever the number of workers."""
-    passed: list[Row] = []
-    rejects: list[Reject] = []
-    with Progress("checking audio") as tell:
-        for result in _in_threads(rows, workers=workers):
-            if isinstance(result, Row):
-                passed.append(result)
-            else:
-                rejects.append(result)
-            tell(len(passed) + len(rejects), len(rows))
-    return passed, rejects
+def check_all(rows: Iterable[Row | Reject], *, workers: int = 2) -> Iterator[Row | Reject]:
+    """Check rows in worker threads; rejects are passed on.
+
+    Results keep the rows' order whatever the number of workers, and few rows are under way, so that memory stays
+    bounded.
+    """
+    remaining = iter(rows)
+    at_once = iter(lambda: list(islice(remaining, ROWS_AT_ONCE)), [])
+    pool = ThreadPoolExecutor(max_workers=workers)
+    try:
+        under_way = deque(pool.submit(_check, some) for some in islice(at_once, 2 * workers))
+        while under_way:
+            yield from under_way.popleft().result()
+            under_way.extend(pool.submit(_check, some) for some in islice(at_once, 1))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _check(rows: list[Row | Reject]) -> list[Row | Reject]:
+    return [row if isinstance(row, Reject) else check(row) for row in rows]
 
 
 def check(row: Row) -> Row | Reject:
@@ -102,16 +111,3 @@ def _warnings(text: str, *, duration_s: float, peak: float) -> Iterator[tuple[st
     spaced = sum(map(len, words)) <= LONGEST_WORD * len(words)
     if spaced and duration_s > SLOW_FROM_S and words_per_s < SLOWEST_WORDS_PER_S:
         yield "slow text", f"{len(words)} words in {duration_s:.1f} s"
-
-
-def _in_threads(rows: Sequence[Row], *, workers: int) -> Iterator[Row | Reject]:
-    """Results in order, with at most a few rows per worker under way, so that memory stays bounded."""
-    remaining = iter(rows)
-    pool = ThreadPoolExecutor(max_workers=workers)
-    try:
-        under_way = [pool.submit(check, row) for row in islice(remaining, 8 * workers)]
-        while under_way:
-            yield under_way.pop(0).result()
-            under_way.extend(pool.submit(check, row) for row in islice(remaining, 1))
-    finally:
-        pool.shutdown(cancel_futures=True)

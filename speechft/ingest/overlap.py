@@ -1,16 +1,17 @@
 """What two sets of rows share: speakers, texts, nearly equal texts, recordings, stretches of one file."""
 
-import os
+import itertools
 import zlib
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
+import numpy as np
 from datasketch import MinHash, MinHashLSH
 from rapidfuzz.distance import Levenshtein
 
 from speechft import text as texts
-from speechft.ingest.readers import Row
+from speechft.ingest.ledger import Ledger, Places
 
 KINDS = ("speaker", "text", "near_text", "audio", "segment")
 NEAR_MIN_WORDS = 5  # shorter sentences differ by their only words that matter
@@ -34,17 +35,16 @@ def near_pairs(queries: Iterable[str], pool: Iterable[str]) -> Iterator[tuple[st
 
     MinHash over letter shingles proposes candidates, so the cost does not grow with all pairs; an alignment
     of the words confirms: the words that differ hold at most a tenth of the letters, so that a sentence
-    with "a" for "the" is near and one with another drug's name is not.
+    with "a" for "the" is near and one with another drug's name is not. The pool is held, queries are read one by one.
     """
     index = MinHashLSH(threshold=CANDIDATE_JACCARD, num_perm=PERMUTATIONS)
-    held = [key for key in dict.fromkeys(pool) if key.count(" ") + 1 >= NEAR_MIN_WORDS]
-    for key, signature in zip(held, _signatures(held), strict=True):
+    vocabulary: dict[str, frozenset[str]] = {}
+    for key, signature in _signed(dict.fromkeys(pool)):
         index.insert(key, signature, check_duplication=False)
-    asked = [key for key in dict.fromkeys(queries) if key.count(" ") + 1 >= NEAR_MIN_WORDS]
-    if not held:
+        vocabulary[key] = frozenset(key.split())
+    if not vocabulary:
         return
-    vocabulary = {key: frozenset(key.split()) for key in held}
-    for key, signature in zip(asked, _signatures(asked), strict=True):
+    for key, signature in _signed(queries):
         own = frozenset(key.split())
         # Words that the other text lacks differ in any alignment: sentences of one template, of which there
         # may be millions of pairs, are told apart by this alone.
@@ -72,40 +72,33 @@ def _letters(words: Iterable[str]) -> int:
     return sum(map(len, words))
 
 
-def segment_pairs(left: Sequence[Row], right: Sequence[Row]) -> Iterator[tuple[Row, Row]]:
-    """(left, right) pairs of rows that take overlapping, not identical, stretches of one file."""
-    by_file: dict[str, list[Row]] = defaultdict(list)
-    for row in right:
-        by_file[_file(row)].append(row)
-    starts: dict[str, list[float]] = {}
-    for file, rows in by_file.items():
-        rows.sort(key=_start_s)
-        starts[file] = [_start_s(row) for row in rows]
-    for row in left:
-        file = _file(row)
-        if file not in by_file:
-            continue
+def segment_pairs(ledger: Ledger, left: Places, right: Places) -> Iterator[tuple[int, int]]:
+    """Where in `left` and in `right` rows stand that take overlapping, not identical, stretches of one file."""
+    files, other_files = ledger.column("file", left), ledger.column("file", right)
+    start_s, sounds = ledger.column("start_s", right), ledger.column("sound", right)
+    end_s = start_s + ledger.column("duration_s", right)
+    by_file: dict[int, list[int]] = defaultdict(list)
+    for at in np.flatnonzero(np.isin(other_files, files)):
+        by_file[int(other_files[at])].append(int(at))
+    starts: dict[int, list[float]] = {}
+    for file, members in by_file.items():
+        members.sort(key=start_s.__getitem__)
+        starts[file] = start_s[members].tolist()
+    own_start_s, own_sounds = ledger.column("start_s", left), ledger.column("sound", left)
+    own_end_s = own_start_s + ledger.column("duration_s", left)
+    for at in np.flatnonzero(np.isin(files, other_files)):
+        file = int(files[at])
         # Rows last 30 s at most, so only those that start near this one need a look.
-        first = bisect_left(starts[file], _start_s(row) - LONGEST_S)
-        last = bisect_left(starts[file], _end_s(row))
+        first = bisect_left(starts[file], own_start_s[at] - LONGEST_S)
+        last = bisect_left(starts[file], own_end_s[at])
         for other in by_file[file][first:last]:
-            shared_s = min(_end_s(row), _end_s(other)) - max(_start_s(row), _start_s(other))
-            if shared_s > OVERLAP_S and row.audio_sha256 != other.audio_sha256:
-                yield row, other
+            shared_s = min(own_end_s[at], end_s[other]) - max(own_start_s[at], start_s[other])
+            if shared_s > OVERLAP_S and own_sounds[at] != sounds[other]:
+                yield int(at), other
 
 
-def _start_s(row: Row) -> float:
-    return row.utterance.offset
-
-
-def _end_s(row: Row) -> float:
-    return row.utterance.offset + (row.utterance.duration or 0.0)
-
-
-def _file(row: Row) -> str:
-    return os.path.realpath(row.utterance.audio_filepath or "")
-
-
-def _signatures(keys: Sequence[str]) -> Iterator[MinHash]:
-    shingles = ([key[i : i + SHINGLE].encode() for i in range(len(key) - SHINGLE + 1)] for key in keys)
-    yield from MinHash.generator(shingles, num_perm=PERMUTATIONS, seed=1, hashfunc=zlib.crc32)
+def _signed(keys: Iterable[str]) -> Iterator[tuple[str, MinHash]]:
+    """Keys of enough words, with their signatures."""
+    long, to_sign = itertools.tee(key for key in keys if key.count(" ") + 1 >= NEAR_MIN_WORDS)
+    shingles = ([key[i : i + SHINGLE].encode() for i in range(len(key) - SHINGLE + 1)] for key in to_sign)
+    return zip(long, MinHash.generator(shingles, num_perm=PERMUTATIONS, seed=1, hashfunc=zlib.crc32), strict=True)

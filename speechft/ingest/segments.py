@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from speechft import audio
@@ -20,22 +20,22 @@ from speechft.manifest import Reject
 LONGEST_S = overlap.LONGEST_S
 
 
-def cut_all(rows: Iterable[Row]) -> tuple[list[Row], list[Reject]]:
-    """Rows with `segments` as rows of at most 30 s, all others as they are; what cannot be cut is rejected by name."""
-    rows = list(rows)
-    kept: list[Row] = []
-    rejects: list[Reject] = []
-    ids = {row.utterance.id for row in rows}
+def cut_all(rows: Iterable[Row | Reject], *, is_taken: Callable[[str], bool]) -> Iterator[Row | Reject]:
+    """Rows with `segments` as rows of at most 30 s, all others as they are; what cannot be cut is rejected by name.
+
+    Args:
+        rows: those to be cut; rejects are passed on.
+        is_taken: whether a row has an id already.
+    """
     for row in rows:
-        told = row.utterance.extra.get("segments")
-        if told is None:
-            kept.append(row)
+        told = None if isinstance(row, Reject) else row.utterance.extra.get("segments")
+        if isinstance(row, Reject) or told is None:
+            yield row
             continue
         try:
             segments = _read(told)
         except ValueError as error:
-            utterance = row.utterance
-            rejects.append(Reject(utterance.row(), "bad segments", f"{row.where}: {error}", row.where))
+            yield Reject(row.utterance.row(), "bad segments", f"{row.where}: {error}", row.where)
             continue
         length = math.inf if row.utterance.duration is None else row.utterance.duration
         for group in _groups(segments):
@@ -45,13 +45,12 @@ def cut_all(rows: Iterable[Row]) -> tuple[list[Row], list[Reject]]:
                 reason, detail = "too long", f"{where} lasts over {LONGEST_S:.0f} s"
             elif group[-1]["end"] > length + audio.END_TOLERANCE_S:
                 reason, detail = "bad segments", f"{where} ends at {group[-1]['end']:.2f} s, the row at {length:.2f} s"
-            elif cut.utterance.id != row.utterance.id and cut.utterance.id in ids:
+            elif cut.utterance.id != row.utterance.id and is_taken(cut.utterance.id):
                 reason, detail = "duplicate id", f'{where} would have the id "{cut.utterance.id}", which a row has'
             if reason:
-                rejects.append(Reject({**row.utterance.row(), "segments": group}, reason, detail, row.where))
+                yield Reject({**row.utterance.row(), "segments": group}, reason, detail, row.where)
             else:
-                kept.append(cut)
-    return kept, rejects
+                yield cut
 
 
 def _read(told: Any) -> list[dict[str, Any]]:

@@ -5,8 +5,11 @@ from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from speechft.errors import InputError
 from speechft.ingest import overlap
+from speechft.ingest.ledger import Ledger, Places
 from speechft.ingest.readers import Row
 from speechft.manifest import LABELS
 
@@ -17,15 +20,16 @@ CLOSE_ENOUGH = 0.5  # clusters of speakers and texts are used when every side co
 
 @dataclass(frozen=True, kw_only=True)
 class Division:
-    """Rows by side, the label they were split by, and rows left out as another side has their text."""
+    """Places of rows by side, the label they were split by, and those left out as another side has their text."""
 
-    sides: dict[str, list[Row]]
+    sides: dict[str, Places]
     by: str
-    dropped: list[Row]
+    dropped: Places
 
 
 def divide(
-    rows: Sequence[Row],
+    ledger: Ledger,
+    places: Places,
     *,
     shares: Mapping[str, float],
     seed: int,
@@ -42,7 +46,8 @@ def divide(
     of the rows.
 
     Args:
-        rows: checked rows.
+        ledger: checked rows.
+        places: those to be split.
         shares: side -> share of the rows; the last side takes what is left.
         seed: which groups go where.
         split_by: "text", "speaker" or another label of the rows; None chooses as above.
@@ -51,16 +56,17 @@ def divide(
     Raises:
         InputError: there is no such label, or there are fewer groups than sides.
     """
-    by = _split_by(rows, split_by)
-    keys = [row.text_key for row in rows]
-    names = [_group_name(row, by) for row in rows]
-    near = list(overlap.near_pairs(keys, keys)) if "near_text" in apart else []
-    loose = _Clusters(len(rows))
+    by = _split_by(ledger, places, split_by)
+    keys, names = [], []
+    for row in ledger.each(places):
+        keys.append(row.text_key)
+        names.append(_group_name(row, by))
+    near = list(overlap.near_pairs(dict.fromkeys(keys), keys)) if "near_text" in apart else []
+    loose = _Clusters(len(places))
     loose.join_equal(names)
-    loose.join_equal([row.audio_sha256 for row in rows])
-    places = {id(row): place for place, row in enumerate(rows)}
-    for one, other in overlap.segment_pairs(rows, rows):
-        loose.join(places[id(one)], places[id(other)])
+    loose.join_equal(ledger.column("sound", places).tolist())
+    for one, other in overlap.segment_pairs(ledger, places, places):
+        loose.join(one, other)
     tight = loose.copy()
     if "text" in apart:
         tight.join_equal(keys)
@@ -69,26 +75,30 @@ def divide(
         tight.join(first[key], first[other_key])
     placed = _allocate(tight.members(), names, shares=shares, seed=seed, close=True)
     placed = placed or _allocate(loose.members(), names, shares=shares, seed=seed, close=False)
-    sides: dict[str, list[Row]] = {side: [] for side in shares}
+    sides: dict[str, list[int]] = {side: [] for side in shares}
     lost: set[int] = set()
     if placed is not None:
         lost = _contested(keys, placed, near, shares=shares, seed=seed, exact="text" in apart)
-        for place, row in enumerate(rows):
+        for place, side in enumerate(placed):
             if place not in lost:
-                sides[placed[place]].append(row)
+                sides[side].append(place)
     if any(share > 0 and not sides[side] for side, share in shares.items()):
         raise InputError(
-            f"{len(rows)} usable rows, with {len(set(names))} different values of {by} and "
+            f"{len(places)} usable rows, with {len(set(names))} different values of {by} and "
             f"{len(set(keys))} different texts, cannot be split into {', '.join(shares)} that share none; "
             "name a manifest for each in [data], or set the rows' split"
         )
-    return Division(sides=sides, by=by, dropped=[rows[place] for place in sorted(lost)])
+    return Division(
+        sides={side: places[np.array(held, dtype=np.int64)] for side, held in sides.items()},
+        by=by,
+        dropped=places[np.array(sorted(lost), dtype=np.int64)],
+    )
 
 
-def _split_by(rows: Sequence[Row], split_by: str | None) -> str:
+def _split_by(ledger: Ledger, places: Places, split_by: str | None) -> str:
     if split_by is None:
-        speakers = {row.utterance.speaker for row in rows} - {None}
-        return "speaker" if len(speakers) >= SPEAKERS_TO_SPLIT else "text"
+        speakers = np.unique(ledger.column("speaker", places))
+        return "speaker" if np.count_nonzero(speakers) >= SPEAKERS_TO_SPLIT else "text"
     if split_by not in ("text", *LABELS):
         raise InputError(f'data.split_by must be one of {", ".join(("text", *LABELS))}, got "{split_by}"')
     return split_by

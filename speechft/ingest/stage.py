@@ -2,16 +2,21 @@
 
 import dataclasses
 import logging
+from array import array
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from speechft import files, manifest
 from speechft.errors import InputError
 from speechft.ingest import audit, checks, readers, segments, split
+from speechft.ingest.ledger import Ledger, Places
 from speechft.ingest.readers import GENERAL_ROLES, NAMED_ROLES, ROLES, Row
 from speechft.manifest import Reject, Utterance
+from speechft.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +40,7 @@ def ingest(
     rejects.jsonl (reason, detail, where, row) and audit.json into `out`. Without a dev manifest a tenth of
     train becomes dev. A general manifest without split values gives `general_dev_share` each to general_dev
     and general_test, the rest to general_train. How a manifest named for several roles is shared out is told
-    in `readers.load`.
+    in `readers.Manifests`.
 
     Args:
         roles: train, dev, test, general -> their manifests.
@@ -56,71 +61,106 @@ def ingest(
     """
     _check_arguments(roles, general_dev_share=general_dev_share)
     _clear(out)
-    loaded = readers.load(roles)
-    rejects = list(loaded.rejects)
-    rows: dict[str, list[Row]] = {}
-    for role, unchecked in loaded.rows.items():
-        cut, uncut = segments.cut_all(unchecked)
-        rows[role], bad = checks.check_all(cut)
-        rejects.extend([*uncut, *bad])
-    total = sum(map(len, rows.values())) + len(rejects)
-    _write_rejects(out / "rejects.jsonl", rejects)
-    _require_rows(roles, rows, rejects, total=total, max_rejected_share=max_rejected_share, out=out)
-
-    apart = [kind for kind in ("text", "near_text") if kind not in allow_leaks]
-    split_facts: dict[str, Any] = {}
-    excused: dict[tuple[str, str, str], str] = {}
-    splits: dict[str, dict[str, float]] = {}
-    if rows.get("general"):
-        reported, chosen, learned = GENERAL_ROLES[::-1]
-        splits["general"] = {
-            reported: general_dev_share,
-            chosen: general_dev_share,
-            learned: 1.0 - 2.0 * general_dev_share,
-        }
-    if rows.get("train") and not roles.get("dev"):
-        splits["train"] = {"dev": DEV_SHARE, "train": 1.0 - DEV_SHARE}
-    for role, shares in splits.items():
-        whole = rows.pop(role)
-        spoken = [row for row in whole if role == "train" and _is_spoken_for_training(row)]
-        recorded = [row for row in whole if role != "train" or not _is_spoken_for_training(row)]
-        division = split.divide(recorded, shares=shares, seed=seed, split_by=split_by, apart=apart)
-        if spoken:
-            rows["train"] = spoken
-        for side, held in division.sides.items():
-            rows.setdefault(side, []).extend(held)
-        rejects.extend(_shared_text(row) for row in division.dropped)
-        split_facts[role] = {
-            "by": division.by,
-            "sides": {side: len(held) for side, held in division.sides.items()},
-        }
-        if division.by != "speaker":
-            reason = f"one manifest was split by {division.by}"
-            excused.update({("speaker", one, other): reason for one in shares for other in shares})
-    _write_rejects(out / "rejects.jsonl", rejects)
-
-    ordered = {role: rows[role] for role in ROLES if rows.get(role)}
-    if "test" in ordered and all(row.utterance.condition not in (None, "clean") for row in ordered["test"]):
-        raise InputError(
-            "data.test: every row has a `condition`, so none is clean; leave the key out of those that are"
+    manifests = readers.Manifests(roles)
+    with Ledger(out) as ledger:
+        rows, rejects = _check(manifests, ledger)
+        _write_rejects(out / "rejects.jsonl", rejects)
+        total = len(ledger) + len(rejects)
+        _require_rows(roles, rows, rejects, total=total, max_rejected_share=max_rejected_share, out=out)
+        splits, excused, dropped = _split(
+            ledger,
+            rows,
+            shares=_shares(roles, rows, general_dev_share),
+            seed=seed,
+            split_by=split_by,
+            apart=[kind for kind in ("text", "near_text") if kind not in allow_leaks],
         )
-    facts, leaks = audit.audit(ordered, allow_leaks=allow_leaks, excused=excused)
-    facts["split"] = split_facts
-    facts["notes"] = loaded.notes
-    files.write_json(out / "audit.json", facts)
-    audit.refuse(leaks, allow_leaks=allow_leaks, audit_path=out / "audit.json")
-    for role, held in ordered.items():
-        manifest.write(out / f"{role}.jsonl", (_checked(row, role) for row in held))
+        rejects += dropped
+        _write_rejects(out / "rejects.jsonl", rejects)
+
+        ordered = {role: np.sort(rows[role]) for role in ROLES if len(rows.get(role, ()))}
+        if "test" in ordered and all(
+            row.utterance.condition not in (None, "clean") for row in ledger.each(ordered["test"])
+        ):
+            raise InputError(
+                "data.test: every row has a `condition`, so none is clean; leave the key out of those that are"
+            )
+        facts, leaks = audit.audit(ledger, ordered, allow_leaks=allow_leaks, excused=excused)
+        facts["split"] = splits
+        facts["notes"] = manifests.notes
+        files.write_json(out / "audit.json", facts)
+        audit.refuse(leaks, allow_leaks=allow_leaks, audit_path=out / "audit.json")
+        for role, places in ordered.items():
+            manifest.write(out / f"{role}.jsonl", (_checked(row, role) for row in ledger.each(places)))
     return {
         "in": total,
         "out": sum(map(len, ordered.values())),
         "rejected": dict(Counter(reject.reason for reject in rejects).most_common()),
-        "other_split": loaded.other_split,
+        "other_split": manifests.other_split,
         "roles": {
             role: {key: facts["roles"][role][key] for key in ("rows", "minutes", "speakers", "words")}
             for role in ordered
         },
     }
+
+
+def _check(manifests: readers.Manifests, ledger: Ledger) -> tuple[dict[str, Places], list[Reject]]:
+    """Hear every row once: the good ones in the ledger, their places by role, and the others."""
+    places: dict[str, array[int]] = {}
+    rejects: list[Reject] = []
+    with Progress("checking audio") as tell:
+        for found in checks.check_all(segments.cut_all(manifests, is_taken=manifests.has)):
+            if isinstance(found, Reject):
+                rejects.append(found)
+            else:
+                places.setdefault(found.role, array("q")).append(ledger.append(found))
+            tell(manifests.done, manifests.total)
+    return {role: np.array(held) for role, held in places.items()}, rejects
+
+
+def _shares(
+    roles: Mapping[str, Sequence[Path]], rows: Mapping[str, Places], general_dev_share: float
+) -> dict[str, dict[str, float]]:
+    """Which roles' rows are to be split, and into what."""
+    shares: dict[str, dict[str, float]] = {}
+    if "general" in rows:
+        reported, chosen, learned = GENERAL_ROLES[::-1]
+        shares["general"] = {
+            reported: general_dev_share,
+            chosen: general_dev_share,
+            learned: 1.0 - 2.0 * general_dev_share,
+        }
+    if "train" in rows and not roles.get("dev"):
+        shares["train"] = {"dev": DEV_SHARE, "train": 1.0 - DEV_SHARE}
+    return shares
+
+
+def _split(
+    ledger: Ledger,
+    rows: dict[str, Places],
+    *,
+    shares: Mapping[str, Mapping[str, float]],
+    seed: int,
+    split_by: str | None,
+    apart: Sequence[str],
+) -> tuple[dict[str, Any], dict[tuple[str, str, str], str], list[Reject]]:
+    """Replace roles in `rows` by the sides they are split into; facts for the audit, what they excuse, and rows that
+    were left out."""
+    facts: dict[str, Any] = {}
+    excused: dict[tuple[str, str, str], str] = {}
+    dropped: list[Reject] = []
+    for role, sides in shares.items():
+        whole = rows.pop(role)
+        spoken = np.array([role == "train" and _is_spoken_for_training(row) for row in ledger.each(whole)])
+        division = split.divide(ledger, whole[~spoken], shares=sides, seed=seed, split_by=split_by, apart=apart)
+        for side, places in [("train", whole[spoken]), *division.sides.items()]:
+            rows[side] = np.concatenate([rows.get(side, places[:0]), places])
+        dropped += [_shared_text(row) for row in ledger.each(division.dropped)]
+        facts[role] = {"by": division.by, "sides": {side: len(held) for side, held in division.sides.items()}}
+        if division.by != "speaker":
+            reason = f"one manifest was split by {division.by}"
+            excused.update({("speaker", one, other): reason for one in sides for other in sides})
+    return facts, excused, dropped
 
 
 def _checked(row: Row, role: str) -> Utterance:
@@ -141,7 +181,7 @@ def _check_arguments(roles: Mapping[str, Sequence[Path]], *, general_dev_share: 
 
 def _require_rows(
     roles: Mapping[str, Sequence[Path]],
-    rows: Mapping[str, Sequence[Row]],
+    rows: Mapping[str, Places],
     rejects: Sequence[Reject],
     *,
     total: int,
@@ -152,7 +192,7 @@ def _require_rows(
     why = ", ".join(f"{reason} {count:,}" for reason, count in reasons)
     seen = f"{len(rejects):,} of {total:,} rows were rejected ({why}; all in {out / 'rejects.jsonl'})"
     for role in NAMED_ROLES:
-        if roles.get(role) and not any(rows.get(name) for name in (role, *_parts(role))):
+        if roles.get(role) and not any(len(rows.get(name, ())) for name in (role, *_parts(role))):
             manifests = ", ".join(map(str, roles[role]))
             empty = all(path.stat().st_size == 0 for path in roles[role])
             after = seen if rejects else "it is empty" if empty else "no row is meant for it"
