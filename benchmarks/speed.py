@@ -144,7 +144,11 @@ def where_of(device: str) -> str:
     import torch
     import transformers
 
-    name = torch.cuda.get_device_name() if device == "cuda" else f"{torch.get_num_threads()} cores"
+    from speechft.whisper import load
+
+    name = f"{torch.get_num_threads()} cores{' with AMX' if load.processor_has('amx_bf16') else ''}"
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
     return f"{name}, PyTorch {torch.__version__.split('+')[0]}, transformers {transformers.__version__}"
 
 

@@ -113,9 +113,10 @@ def _decoded(path: Path, lines: Iterable[bytes]) -> Iterator[str]:
     """Lines as text, also those of one kind of file that ends them by a carriage return alone."""
     for number, line in enumerate(lines, start=1):
         try:
-            yield from io.StringIO(line.decode("utf-8"), newline="")
+            text = line.decode("utf-8")
         except UnicodeDecodeError as error:
             raise InputError(f"{path}:{number}: is not valid UTF-8; save the manifest as UTF-8") from error
+        yield from io.StringIO(text, newline="")
 
 
 def _swallowed(cells: list[str], delimiter: str, heading: list[str]) -> list[str]:

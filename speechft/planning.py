@@ -14,7 +14,7 @@ from speechft.augment import settings as tables_of
 from speechft.augment.settings import Transforms
 from speechft.errors import InputError
 from speechft.ingest import readers
-from speechft.ingest.stage import DEV_SHARE
+from speechft.ingest.stage import sides_of
 from speechft.run import Run
 from speechft.whisper import operations
 from speechft.whisper.operations import Shape
@@ -260,20 +260,8 @@ def loads(run: Run) -> dict[str, Load]:
     for role, count in rows.items():
         known = told.get(role) or Load(rows=1, seconds=audio.probe(samples[role]).duration_s)
         seconds = count * known.seconds / known.rows
-        for name, share in _shares(run, role).items():
+        for name, share in sides_of(role, data.general_dev_share, has_dev=bool(data.dev)).items():
             found[name] = found[name].plus(round(share * count), share * seconds)
     for role, lines in spoken.script_of(run).items():
         found[role] = found[role].plus(len(lines), len(lines) * SPOKEN_S)
     return found
-
-
-def _shares(run: Run, role: str) -> dict[str, float]:
-    """Which roles `ingest` divides a manifest's rows among."""
-    data = run.pipeline.data
-    if role == "general":
-        learned, chosen, reported = readers.GENERAL_ROLES
-        share = data.general_dev_share
-        return {learned: 1 - 2 * share, chosen: share, reported: share}
-    if role == "train" and not data.dev:
-        return {"train": 1 - DEV_SHARE, "dev": DEV_SHARE}
-    return {role: 1.0}

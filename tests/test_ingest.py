@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ import soundfile
 from speechft import files, manifest
 from speechft.errors import InputError
 from speechft.ingest import audit, checks, overlap, split, stage
-from speechft.ingest.ledger import Ledger, Places
-from speechft.ingest.readers import Manifests, Row
+from speechft.ingest.ledger import Ledger, Places, Row
+from speechft.ingest.readers import Manifests
 from speechft.manifest import Reject, Utterance
 
 SETTINGS: dict[str, Any] = {
@@ -349,6 +350,37 @@ def test_without_dev_a_tenth_of_train_becomes_dev(tmp_path: Path) -> None:
     first = {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()}
     run(tmp_path, roles)
     assert {file.name: file.read_bytes() for file in (tmp_path / "out").iterdir()} == first
+
+
+def test_an_id_that_a_segment_has_too_is_rejected_however_it_came_about(tmp_path: Path) -> None:
+    """One manifest's ids are renamed, so that what its segments are called is known only then."""
+    told = [{"start": 0.0, "end": 20.0, "text": "one two"}, {"start": 20.0, "end": 40.0, "text": "three"}]
+    for seed, name in enumerate(("one", "two")):
+        sound(tmp_path / name / "talk.wav", seed=seed, duration_s=41.0)
+        talk = {"id": "x", "audio_filepath": "talk.wav", "text": "", "segments": told}
+        plain = clips(tmp_path / name, name, 2, seed=10 * seed)
+        plain[0]["id"], plain[1]["id"] = "x", "x@0.00"
+        save(tmp_path / name / f"{name}.jsonl", [talk, plain[1]] if name == "two" else plain)
+    paths = [tmp_path / "one/one.jsonl", tmp_path / "two/two.jsonl"]
+    counts = run(tmp_path, {"train": paths, "dev": [save(tmp_path / "dev.jsonl", clips(tmp_path, "d", 2, seed=40))]})
+    assert ids(tmp_path, "train") == ["x", "x@0.00", "two:x@0.00", "two:x@20.00"]
+    assert (counts["in"], counts["rejected"]) == (7, {"duplicate id": 1})
+    [reject] = files.read_jsonl(tmp_path / "out" / "rejects.jsonl")
+    assert reject["detail"] == f'{paths[1]}:2: id "two:x@0.00" was used in {paths[1]}:1'
+
+
+def test_a_manifest_that_is_written_to_meanwhile_is_an_error(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.jsonl", clips(tmp_path, "a", 3, seed=1))
+    manifests = Manifests({"test": [path]})
+    path.write_text(path.read_text() + path.read_text().splitlines()[0] + "\n")
+    with pytest.raises(InputError, match=r"m\.jsonl: was changed while it was read"):
+        list(manifests)
+
+
+def test_a_pipe_is_no_manifest_to_ingest(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "m.jsonl")
+    with pytest.raises(InputError, match=r"m\.jsonl: is a pipe"):
+        run(tmp_path, {"test": [tmp_path / "m.jsonl"]})
 
 
 LONG = "please write down that the patient takes {} small white tablet every single morning"

@@ -1,7 +1,6 @@
 """Long recordings with segment times: cut at segment ends, times kept, and taught as timestamps."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import soundfile
 
 from speechft import adaptation, encoding, files, manifest
 from speechft.ingest import segments
-from speechft.ingest.readers import Row
+from speechft.ingest.ledger import Row
 from speechft.ingest.stage import ingest
 from speechft.manifest import Reject, Utterance
 from speechft.whisper import load, windows
@@ -22,8 +21,9 @@ def row_of(*told: tuple[float, float, str], offset: float = 0.0) -> Row:
     return Row(utterance=utterance, where="m.jsonl:1")
 
 
-def cut(*rows: Row, taken: Sequence[str] = ()) -> tuple[list[Row], list[Reject]]:
-    found = list(segments.cut_all(rows, is_taken=taken.__contains__))
+def cut(*rows: Row) -> tuple[list[Row], list[Reject]]:
+    found = list(segments.cut_all(rows))
+    assert len(found) == sum(segments.count(row.utterance) for row in rows)
     return [row for row in found if isinstance(row, Row)], [row for row in found if isinstance(row, Reject)]
 
 

@@ -10,9 +10,8 @@ import numpy as np
 
 from speechft.errors import InputError
 from speechft.ingest import overlap
-from speechft.ingest.ledger import Ledger, Places
+from speechft.ingest.ledger import Ledger, Places, short_hash
 from speechft.ingest.overlap import KINDS
-from speechft.ingest.readers import short_hash
 
 CONTENT = ("text", "near_text", "audio", "segment")
 SOUND = ("audio", "segment")
@@ -80,10 +79,11 @@ def audit(
     if unknown:
         raise InputError(f"data.allow_leaks must name kinds of leak ({', '.join(KINDS)}), got {unknown[0]!r}")
     near = _near_texts(ledger, rows)
-    nobody: Places = np.empty(0, dtype=np.int64)
     leaks: list[Leak] = []
     for (learned, held_out), kinds in GATES.items():
-        found = _shared(ledger, rows.get(learned, nobody), rows.get(held_out, nobody), kinds, near)
+        if learned not in rows or held_out not in rows:
+            continue
+        found = _shared(ledger, rows[learned], rows[held_out], kinds, near)
         for kind in kinds:
             if pairs := found[kind]:
                 leaks.append(
@@ -183,10 +183,9 @@ def _near_texts(ledger: Ledger, rows: Mapping[str, Places]) -> dict[int, list[in
 
     def keys_of(place: int) -> Iterator[str]:
         roles = {gate[place] for gate, kinds in GATES.items() if "near_text" in kinds}
-        for role in rows:
-            if role in roles:
-                _, first = np.unique(ledger.column("text", rows[role]), return_index=True)
-                yield from (row.text_key for row in ledger.each(rows[role][np.sort(first)]))
+        places = np.concatenate([np.empty(0, dtype=np.int64), *(held for role, held in rows.items() if role in roles)])
+        _, first = np.unique(ledger.column("text", places), return_index=True)
+        return (row.text_key for row in ledger.each(places[np.sort(first)]))
 
     near: dict[int, list[int]] = defaultdict(list)
     for learned, held_out in overlap.near_pairs(keys_of(0), keys_of(1)):
@@ -197,25 +196,17 @@ def _near_texts(ledger: Ledger, rows: Mapping[str, Places]) -> dict[int, list[in
 def _describe(ledger: Ledger, places: Places) -> dict[str, Any]:
     """Size of a role, and how many of its rows repeat an earlier row's text or sound."""
     words = ledger.column("words", places)
-    texts, different_texts = _known(ledger, "text", places)
-    sounds, different_sounds = _known(ledger, "sound", places)
+    texts, different_texts = ledger.distinct("text", places)
+    sounds, different_sounds = ledger.distinct("sound", places)
     return {
         "rows": len(places),
         "minutes": round(float(ledger.column("duration_s", places).sum()) / 60, 3),
-        "speakers": _known(ledger, "speaker", places)[1],
+        "speakers": ledger.distinct("speaker", places)[1],
         "words": int(words.sum(dtype=np.int64)),
         "silent_rows": int(np.count_nonzero(words == 0)),
         "duplicate_texts": texts - different_texts,
         "duplicate_audio": sounds - different_sounds,
     }
-
-
-def _known(ledger: Ledger, name: str, places: Places) -> tuple[int, int]:
-    """How many rows have a value, and how many values there are."""
-    values = ledger.column(name, places)
-    values.sort()  # np.unique would hash them, in five times the memory
-    values = values[np.searchsorted(values, 1) :]
-    return len(values), int(np.count_nonzero(values[1:] != values[:-1])) + bool(len(values))
 
 
 def _warnings(ledger: Ledger, rows: Mapping[str, Places]) -> dict[str, dict[str, Any]]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from speechft import audio
 from speechft.ingest import overlap
-from speechft.ingest.readers import Row
+from speechft.ingest.ledger import Row
 from speechft.manifest import Reject, Utterance
 
 MAX_DURATION_S = overlap.LONGEST_S

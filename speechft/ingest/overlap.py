@@ -35,7 +35,8 @@ def near_pairs(queries: Iterable[str], pool: Iterable[str]) -> Iterator[tuple[st
 
     MinHash over letter shingles proposes candidates, so the cost does not grow with all pairs; an alignment
     of the words confirms: the words that differ hold at most a tenth of the letters, so that a sentence
-    with "a" for "the" is near and one with another drug's name is not. The pool is held, queries are read one by one.
+    with "a" for "the" is near and one with another drug's name is not. The pool is
+    held; queries are read one by one, and one that comes twice is answered twice.
     """
     index = MinHashLSH(threshold=CANDIDATE_JACCARD, num_perm=PERMUTATIONS)
     vocabulary: dict[str, frozenset[str]] = {}
@@ -75,6 +76,8 @@ def _letters(words: Iterable[str]) -> int:
 def segment_pairs(ledger: Ledger, left: Places, right: Places) -> Iterator[tuple[int, int]]:
     """Where in `left` and in `right` rows stand that take overlapping, not identical, stretches of one file."""
     files, other_files = ledger.column("file", left), ledger.column("file", right)
+    if not np.isin(files, other_files).any():
+        return
     start_s, sounds = ledger.column("start_s", right), ledger.column("sound", right)
     end_s = start_s + ledger.column("duration_s", right)
     by_file: dict[int, list[int]] = defaultdict(list)

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from speechft import manifest
+from speechft.errors import InputError
+from speechft.ingest.ledger import Row, short_hash
 from speechft.manifest import Reject, Utterance
 
 log = logging.getLogger(__name__)
@@ -21,23 +23,6 @@ NAMED_ROLES = ("train", "dev", "test", "general")  # what a pipeline's [data] ma
 GENERAL_ROLES = ("general_train", "general_dev", "general_test")
 ROLES = ("train", "dev", "test", *GENERAL_ROLES)  # what ingest writes, one file each
 SPLIT_ALIASES = {"training": "train", "validation": "dev", "valid": "dev", "val": "dev", "testing": "test"}
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """An utterance on its way through ingest: its role, where it stands, and what its audio turned out to be.
-
-    `role` is "general" for rows that are still to be split. `text_key` is the text as texts are compared, "" for
-    silence; `audio_sha256` is of the decoded samples, "" when all are zero; both are filled in by the checks.
-    `warnings` are (kind, sentence) pairs.
-    """
-
-    utterance: Utterance
-    where: str
-    role: str = ""
-    text_key: str = ""
-    audio_sha256: str = ""
-    warnings: tuple[tuple[str, str], ...] = ()
 
 
 class Manifests:
@@ -54,17 +39,17 @@ class Manifests:
     manifest (in the order train, dev, test, general) keeping its ids; `parent` follows within a manifest and
     the first id is kept under `source_id`.
 
-    A manifest is read twice, so that of its rows no more than 8 bytes are held: which ids come twice, and whether
-    rows say their split, is known after the first time. `total` are all lines with a row, and while rows are asked
-    for `done` of them were read, `other_split` belong to a split that no role is named for, and `notes` says what is
-    odd.
+    A manifest is read twice, so that no more of its rows is held than the hashes of their ids: whether an id is free
+    and whether rows say their split is known after the first time. That an id comes twice in a manifest is for the
+    caller to see. `total` is how many rows there are, segments cut, of which `other_split` are left out while rows are
+    asked for; `notes` says what is odd.
     """
 
     def __init__(self, roles: Mapping[str, Sequence[Path]]) -> None:
         """Read the manifests for the first time.
 
         Raises:
-            InputError: a manifest is missing or unreadable.
+            InputError: a manifest is missing, unreadable or a pipe.
         """
         named: dict[Path, list[str]] = {}
         for role in NAMED_ROLES:
@@ -73,23 +58,23 @@ class Manifests:
                 if role not in holders:
                     holders.append(role)
         self._surveys = [_survey(path, holders) for path, holders in named.items()]
-        self.total = sum(survey.lines for survey in self._surveys)
-        self.done = 0
+        self.total = sum(survey.rows for survey in self._surveys)
         self.other_split = 0
         self.notes: list[str] = []
 
-    def has(self, identity: str) -> bool:
-        """Whether a row of any manifest has this id."""
-        return _holds([survey.ids for survey in self._surveys], identity)
-
     def __iter__(self) -> Iterator[Row | Reject]:
-        self.done, self.other_split, self.notes = 0, 0, []
-        taken: list[np.ndarray] = []
+        """Read them again.
+
+        Raises:
+            InputError: a manifest has changed meanwhile.
+        """
+        self.other_split, self.notes = 0, []
+        taken: np.ndarray = np.empty(0, dtype=np.uint64)
         for survey in self._surveys:
             mine = array("Q")
-            foreign = 0
-            for number, found in _without_same_ids(survey):
-                self.done += 1
+            lines = foreign = 0
+            for number, found in manifest.numbered(survey.path):
+                lines += 1
                 if isinstance(found, Reject):
                     yield found
                     continue
@@ -106,7 +91,9 @@ class Manifests:
                     found = _renamed(found, survey, taken)
                     mine.append(short_hash(found.id))
                     yield Row(utterance=found, where=where, role=role)
-            taken.append(_sorted(mine))
+            if lines != survey.lines:
+                raise InputError(f"{survey.path}: was changed while it was read; start again")
+            taken = np.sort(np.concatenate([taken, np.frombuffer(mine, dtype=np.uint64)]))
             if foreign and survey.holders != ["general"]:
                 self.notes.append(f"{survey.path}: {foreign:,} rows named for {survey.holders[0]} say another split")
                 log.warning("%s; they were taken for %s all the same", self.notes[-1], survey.holders[0])
@@ -114,57 +101,38 @@ class Manifests:
 
 @dataclasses.dataclass(kw_only=True)
 class _Survey:
-    """What is known of a manifest once it was read: `ids`, sorted, and those that come `twice`, by their hashes."""
+    """What is known of a manifest once it was read: `ids` are sorted hashes; of its `lines` segments make `rows`."""
 
     path: Path
     holders: list[str]
-    lines: int
+    lines: int = 0
+    rows: int = 0
     ids: np.ndarray
-    twice: set[int]
-    labelled: bool
+    labelled: bool = False
 
 
 def _survey(path: Path, holders: list[str]) -> _Survey:
-    lines, labelled, hashes = 0, False, array("Q")
+    from speechft.ingest import segments  # with soundfile
+
+    if path.is_fifo():
+        raise InputError(f"{path}: is a pipe, and a manifest is read twice; save it to a file")
+    hashes = array("Q")
+    survey = _Survey(path=path, holders=holders, ids=np.empty(0, dtype=np.uint64))
     for _, found in manifest.numbered(path):
-        lines += 1
+        survey.lines += 1
+        survey.rows += 1 if isinstance(found, Reject) else segments.count(found)
         if isinstance(found, Utterance):
-            labelled = labelled or _split_label(found) in ROLES
+            survey.labelled = survey.labelled or _split_label(found) in ROLES
             hashes.append(short_hash(found.id))
-    ids = _sorted(hashes)
-    twice = set(ids[1:][ids[1:] == ids[:-1]].tolist())
-    return _Survey(path=path, holders=holders, lines=lines, ids=ids, twice=twice, labelled=labelled)
+    survey.ids = np.sort(np.frombuffer(hashes, dtype=np.uint64))
+    return survey
 
 
-def _without_same_ids(survey: _Survey) -> Iterator[tuple[int, Utterance | Reject]]:
-    lines_of: dict[str, int] = {}
-    for number, found in manifest.numbered(survey.path):
-        if isinstance(found, Utterance) and short_hash(found.id) in survey.twice:
-            first = lines_of.setdefault(found.id, number)
-            if first != number:
-                found = manifest.same_id(survey.path, number, found, first=first)
-        yield number, found
-
-
-def short_hash(value: str | None) -> int:
-    """64 bits that tell values apart, 0 for none: of ten million, two agree by chance once in 400,000 times."""
-    if not value:
-        return 0
-    return int.from_bytes(hashlib.blake2b(value.encode("utf-8", "surrogateescape"), digest_size=8).digest(), "little")
-
-
-def _sorted(hashes: array[int]) -> np.ndarray:
-    """The same memory, to be looked up in."""
-    held: np.ndarray = np.frombuffer(hashes, dtype=np.uint64)
-    held.sort()
-    return held
-
-
-def _holds(sets: Sequence[np.ndarray], value: str) -> bool:
-    """Whether one of several sets, sorted hashes, has the value's."""
+def _holds(hashes: np.ndarray, value: str) -> bool:
+    """Whether the value's hash is among sorted ones."""
     hashed = np.uint64(short_hash(value))
-    places = ((hashes, np.searchsorted(hashes, hashed)) for hashes in sets)
-    return any(place < len(hashes) and hashes[place] == hashed for hashes, place in places)
+    place = np.searchsorted(hashes, hashed)
+    return bool(place < len(hashes) and hashes[place] == hashed)
 
 
 def _split_label(utterance: Utterance) -> str | None:
@@ -191,19 +159,19 @@ def _role(label: str | None, holders: list[str], *, labelled: bool) -> str | Non
     return label if label in holders and label != "general" else None
 
 
-def _renamed(utterance: Utterance, survey: _Survey, taken: Sequence[np.ndarray]) -> Utterance:
+def _renamed(utterance: Utterance, survey: _Survey, taken: np.ndarray) -> Utterance:
     """The utterance with an id that no earlier manifest has, and its parent's as that is called."""
     changes: dict[str, Any] = {}
     if _holds(taken, utterance.id):
         changes["id"] = _own_name(utterance.id, survey, taken)
         changes["extra"] = {"source_id": utterance.id, **utterance.extra}
-    if utterance.parent and _holds([survey.ids], utterance.parent) and _holds(taken, utterance.parent):
+    if utterance.parent and _holds(survey.ids, utterance.parent) and _holds(taken, utterance.parent):
         changes["parent"] = _own_name(utterance.parent, survey, taken)
     return dataclasses.replace(utterance, **changes) if changes else utterance
 
 
-def _own_name(identity: str, survey: _Survey, taken: Sequence[np.ndarray]) -> str:
+def _own_name(identity: str, survey: _Survey, taken: np.ndarray) -> str:
     new = f"{survey.path.stem}:{identity}"
-    if _holds([survey.ids, *taken], new):
+    if _holds(taken, new) or _holds(survey.ids, new):
         return f"{survey.path.stem}-{hashlib.sha256(str(survey.path).encode()).hexdigest()[:8]}:{identity}"
     return new

@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from speechft import audio
 from speechft.ingest import overlap
-from speechft.ingest.readers import Row
-from speechft.manifest import Reject
+from speechft.ingest.ledger import Row
+from speechft.manifest import Reject, Utterance
 
 LONGEST_S = overlap.LONGEST_S
 
 
-def cut_all(rows: Iterable[Row | Reject], *, is_taken: Callable[[str], bool]) -> Iterator[Row | Reject]:
-    """Rows with `segments` as rows of at most 30 s, all others as they are; what cannot be cut is rejected by name.
-
-    Args:
-        rows: those to be cut; rejects are passed on.
-        is_taken: whether a row has an id already.
-    """
+def cut_all(rows: Iterable[Row | Reject]) -> Iterator[Row | Reject]:
+    """Rows with `segments` as rows of at most 30 s, all others and rejects as they are; what cannot be cut is rejected
+    by name."""
     for row in rows:
         told = None if isinstance(row, Reject) else row.utterance.extra.get("segments")
         if isinstance(row, Reject) or told is None:
@@ -45,12 +41,19 @@ def cut_all(rows: Iterable[Row | Reject], *, is_taken: Callable[[str], bool]) ->
                 reason, detail = "too long", f"{where} lasts over {LONGEST_S:.0f} s"
             elif group[-1]["end"] > length + audio.END_TOLERANCE_S:
                 reason, detail = "bad segments", f"{where} ends at {group[-1]['end']:.2f} s, the row at {length:.2f} s"
-            elif cut.utterance.id != row.utterance.id and is_taken(cut.utterance.id):
-                reason, detail = "duplicate id", f'{where} would have the id "{cut.utterance.id}", which a row has'
             if reason:
                 yield Reject({**row.utterance.row(), "segments": group}, reason, detail, row.where)
             else:
                 yield cut
+
+
+def count(utterance: Utterance) -> int:
+    """How many rows and rejects it is cut into."""
+    told = utterance.extra.get("segments")
+    try:
+        return 1 if told is None else sum(1 for _ in _groups(_read(told)))
+    except ValueError:
+        return 1
 
 
 def _read(told: Any) -> list[dict[str, Any]]:

@@ -9,8 +9,7 @@ import numpy as np
 
 from speechft.errors import InputError
 from speechft.ingest import overlap
-from speechft.ingest.ledger import Ledger, Places
-from speechft.ingest.readers import Row
+from speechft.ingest.ledger import Ledger, Places, Row
 from speechft.manifest import LABELS
 
 SPEAKERS_TO_SPLIT = 3  # with fewer, a side would be empty or hold the same voice as another
@@ -97,8 +96,8 @@ def divide(
 
 def _split_by(ledger: Ledger, places: Places, split_by: str | None) -> str:
     if split_by is None:
-        speakers = np.unique(ledger.column("speaker", places))
-        return "speaker" if np.count_nonzero(speakers) >= SPEAKERS_TO_SPLIT else "text"
+        _, speakers = ledger.distinct("speaker", places)
+        return "speaker" if speakers >= SPEAKERS_TO_SPLIT else "text"
     if split_by not in ("text", *LABELS):
         raise InputError(f'data.split_by must be one of {", ".join(("text", *LABELS))}, got "{split_by}"')
     return split_by

@@ -13,8 +13,8 @@ import numpy as np
 from speechft import files, manifest
 from speechft.errors import InputError
 from speechft.ingest import audit, checks, readers, segments, split
-from speechft.ingest.ledger import Ledger, Places
-from speechft.ingest.readers import GENERAL_ROLES, NAMED_ROLES, ROLES, Row
+from speechft.ingest.ledger import Ledger, Places, Row
+from speechft.ingest.readers import GENERAL_ROLES, NAMED_ROLES, ROLES
 from speechft.manifest import Reject, Utterance
 from speechft.progress import Progress
 
@@ -65,12 +65,12 @@ def ingest(
     with Ledger(out) as ledger:
         rows, rejects = _check(manifests, ledger)
         _write_rejects(out / "rejects.jsonl", rejects)
-        total = len(ledger) + len(rejects)
+        total = sum(map(len, rows.values())) + len(rejects)
         _require_rows(roles, rows, rejects, total=total, max_rejected_share=max_rejected_share, out=out)
         splits, excused, dropped = _split(
             ledger,
             rows,
-            shares=_shares(roles, rows, general_dev_share),
+            shares={role: sides_of(role, general_dev_share, has_dev=bool(roles.get("dev"))) for role in rows},
             seed=seed,
             split_by=split_by,
             apart=[kind for kind in ("text", "near_text") if kind not in allow_leaks],
@@ -78,7 +78,7 @@ def ingest(
         rejects += dropped
         _write_rejects(out / "rejects.jsonl", rejects)
 
-        ordered = {role: np.sort(rows[role]) for role in ROLES if len(rows.get(role, ()))}
+        ordered = {role: rows[role] for role in ROLES if len(rows.get(role, ()))}
         if "test" in ordered and all(
             row.utterance.condition not in (None, "clean") for row in ledger.each(ordered["test"])
         ):
@@ -109,30 +109,42 @@ def _check(manifests: readers.Manifests, ledger: Ledger) -> tuple[dict[str, Plac
     places: dict[str, array[int]] = {}
     rejects: list[Reject] = []
     with Progress("checking audio") as tell:
-        for found in checks.check_all(segments.cut_all(manifests, is_taken=manifests.has)):
+        for done, found in enumerate(checks.check_all(segments.cut_all(manifests)), start=1):
             if isinstance(found, Reject):
                 rejects.append(found)
             else:
                 places.setdefault(found.role, array("q")).append(ledger.append(found))
-            tell(manifests.done, manifests.total)
-    return {role: np.array(held) for role, held in places.items()}, rejects
+            tell(done + manifests.other_split, manifests.total)
+    again = _same_ids(ledger)
+    rejects += again.values()
+    return {role: np.setdiff1d(np.array(held), np.array([*again])) for role, held in places.items()}, rejects
 
 
-def _shares(
-    roles: Mapping[str, Sequence[Path]], rows: Mapping[str, Places], general_dev_share: float
-) -> dict[str, dict[str, float]]:
-    """Which roles' rows are to be split, and into what."""
-    shares: dict[str, dict[str, float]] = {}
-    if "general" in rows:
-        reported, chosen, learned = GENERAL_ROLES[::-1]
-        shares["general"] = {
-            reported: general_dev_share,
-            chosen: general_dev_share,
-            learned: 1.0 - 2.0 * general_dev_share,
-        }
-    if "train" in rows and not roles.get("dev"):
-        shares["train"] = {"dev": DEV_SHARE, "train": 1.0 - DEV_SHARE}
-    return shares
+def _same_ids(ledger: Ledger) -> dict[int, Reject]:
+    """Rows whose id an earlier row has, by their places."""
+    everywhere = np.arange(len(ledger))
+    if len({*ledger.distinct("id", everywhere)}) == 1:
+        return {}
+    ids = ledger.column("id", everywhere)
+    _, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    rejects: dict[int, Reject] = {}
+    for one in first[counts > 1].tolist():
+        where = ledger[one].where
+        for place in np.flatnonzero(ids == ids[one]).tolist()[1:]:
+            row = ledger[place]
+            detail = f'{row.where}: id "{row.utterance.id}" was used in {where}'
+            rejects[place] = Reject(row.utterance.row(), "duplicate id", detail, row.where)
+    return rejects
+
+
+def sides_of(role: str, general_dev_share: float, *, has_dev: bool) -> dict[str, float]:
+    """Which roles the rows of a role become, and their shares."""
+    if role == "general":
+        learned, chosen, reported = GENERAL_ROLES
+        return {reported: general_dev_share, chosen: general_dev_share, learned: 1.0 - 2.0 * general_dev_share}
+    if role == "train" and not has_dev:
+        return {"dev": DEV_SHARE, "train": 1.0 - DEV_SHARE}
+    return {role: 1.0}
 
 
 def _split(
@@ -150,10 +162,14 @@ def _split(
     excused: dict[tuple[str, str, str], str] = {}
     dropped: list[Reject] = []
     for role, sides in shares.items():
+        if len(sides) == 1:
+            continue
         whole = rows.pop(role)
-        spoken = np.array([role == "train" and _is_spoken_for_training(row) for row in ledger.each(whole)])
-        division = split.divide(ledger, whole[~spoken], shares=sides, seed=seed, split_by=split_by, apart=apart)
-        for side, places in [("train", whole[spoken]), *division.sides.items()]:
+        if role == "train":
+            spoken = np.array([_is_spoken_for_training(row) for row in ledger.each(whole)])
+            rows["train"], whole = whole[spoken], whole[~spoken]
+        division = split.divide(ledger, whole, shares=sides, seed=seed, split_by=split_by, apart=apart)
+        for side, places in division.sides.items():
             rows[side] = np.concatenate([rows.get(side, places[:0]), places])
         dropped += [_shared_text(row) for row in ledger.each(division.dropped)]
         facts[role] = {"by": division.by, "sides": {side: len(held) for side, held in division.sides.items()}}
