@@ -88,29 +88,38 @@ NAMES = (
 ON_CUDA = ("cuDNN's attention", "kernel by kernel")
 
 
-def measure(size: str, precision: str, times: int, on: str) -> dict[str, float]:
-    """Median seconds of a step, by variant."""
+def loop_of(size: str, precision: str, on: str, out: Path) -> tuple[Loop, torch.Tensor]:
+    """The loop before its first step, and states for one."""
     device = Device(name=on, precision=getattr(torch, precision), reason="as asked")
     settings = Recipe(
         strategy="decoder", epochs=1, learning_rate=1e-6, batch_clips=32, replay_share=0.0, distil=0.0, l2sp=0.0,
         patience=9, timestamp_share=0.15, previous_share=0.1, upper_layers=2, encoder_layers=0, lora_rank=16, seed=1,
     )  # fmt: skip
-    whisper, sizes = whisper_of(size, on), SIZES.get(size, TENTH_ALONE)
+    whisper, windows = whisper_of(size, on), len(SIZES.get(size, TENTH_ALONE))
     width = whisper.model.config.d_model
-    states = torch.randn(len(sizes), 1500, width, generator=torch.Generator().manual_seed(1)).half()
+    states = torch.randn(windows, 1500, width, generator=torch.Generator().manual_seed(1)).half()
+    loop = Loop(
+        whisper, settings, device=device, inputs=lambda numbers: states, from_states=True, out=out, team=Team()
+    )  # fmt: skip
+    loop.thaw()
+    loop.model.train()
+    return loop, states
+
+
+def take(loop: Loop, states: torch.Tensor, chunk: list[Item]) -> None:
+    """One optimiser step, the states at hand."""
+    coming: Future[torch.Tensor] = Future()
+    coming.set_result(loop.upload.moved(states))
+    loop.state.recent = []
+    loop.step(chunk, coming, rate=1e-6, pool=[segment.tokens for item in chunk for segment in item.segments])
+
+
+def measure(size: str, precision: str, times: int, on: str) -> dict[str, float]:
+    """Median seconds of a step, by variant."""
+    sizes = SIZES.get(size, TENTH_ALONE)
     seconds: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as out:
-        loop = Loop(
-            whisper,
-            settings,
-            device=device,
-            inputs=lambda numbers: states,
-            from_states=True,
-            out=Path(out),
-            team=Team(),
-        )
-        loop.thaw()
-        loop.model.train()
+        loop, states = loop_of(size, precision, on, Path(out))
         fused, loss, many_shapes = loop.optimizer, vocabulary.loss, attention.of_many_shapes
         attending, passing, extra = loop.attending, loop.pass_windows, passes.PASS_POSITIONS[on]
         silence_s = passes.SILENCE_S
@@ -140,12 +149,9 @@ def measure(size: str, precision: str, times: int, on: str) -> dict[str, float]:
             for name in list(names):
                 variant(name)
                 chunk = chunk_of(sizes, turn)
-                coming: Future[torch.Tensor] = Future()
-                coming.set_result(loop.upload.moved(states))
-                loop.state.recent = []
                 started = speed.now(on)
                 try:
-                    loop.step(chunk, coming, rate=1e-6, pool=[segment.tokens for i in chunk for segment in i.segments])
+                    take(loop, states, chunk)
                 except Exception as error:  # no compiler on this machine, say: the row says so
                     names.remove(name)
                     print(f"{name}: {type(error).__name__}: {str(error).splitlines()[0][:100]}")

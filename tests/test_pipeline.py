@@ -16,12 +16,13 @@ from types import SimpleNamespace
 
 import pytest
 import soundfile
+import torch
 from test_team import LAUNCH
 
-from speechft import config, files, locks, manifest, stages, text
+from speechft import adaptation, config, files, locks, manifest, stages, text
 from speechft.run import Run
 from speechft.transcription import encoder_is_base
-from speechft.whisper import decode
+from speechft.whisper import decode, load, tokens
 
 PROJECT = Path(__file__).resolve().parent.parent
 CLINICAL = PROJECT / "manifests" / "clinical"
@@ -266,16 +267,44 @@ def test_a_score_by_another_version_of_the_normaliser_is_made_anew(
 
 
 def test_two_processes_finetune_under_accelerate(pipeline: Path, whole: Path) -> None:
-    """As docs/adapting.md says: encode, then launch the script."""
+    """On the states of one process, as docs/adapting.md says: the epoch's loss is that process's. (Nearly so where the
+    processor has bf16, as other windows share a pass; in fp32 tests/test_team.py asks for 1e-4.)"""
+    run = Run(config.load(pipeline, ["finetune.epochs=1"]), whole.parent / "team")
+    stages.run_stages(run, ("ingest", "augment", "encode", "finetune"))
+    alone = files.read_jsonl(run.dir / "finetune" / "curve.jsonl")[1]
+    shutil.rmtree(run.dir / "finetune")
     options = ["--pipeline", str(pipeline), "--runs", str(whole.parent), "--run", "team", "--set", "finetune.epochs=1"]
-    for words in (["scripts/encode.py"], [*LAUNCH, "--num_processes", "2", "scripts/finetune.py"]):
-        done = subprocess.run(
-            [sys.executable, *words, *options], cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr[-2000:]
-    curves = [files.read_jsonl(whole.parent / name / "finetune" / "curve.jsonl") for name in ("small", "team")]
-    assert curves[0][0]["dev_wer"] == curves[1][0]["dev_wer"]
-    assert (whole.parent / "team" / "finetune" / "model" / "model.safetensors").exists()
+    done = subprocess.run(
+        [sys.executable, *LAUNCH, "--num_processes", "2", "scripts/finetune.py", *options], cwd=PROJECT,
+        env=ENVIRONMENT, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    shared = files.read_jsonl(run.dir / "finetune" / "curve.jsonl")[1]
+    assert shared["loss"] == pytest.approx(alone["loss"], rel=2e-3)
+    assert (run.dir / "finetune" / "model" / "model.safetensors").exists()
+
+
+def test_a_prompt_that_helps_is_kept_and_read(
+    pipeline: Path, whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the shares of the term list one that is best on dev, by a stand-in for dev's error rate; no weight moves."""
+
+    def measure(chooser: adaptation.Chooser) -> dict[str, float]:
+        read = len(tokens.encode_text(chooser.whisper.tokenizer, chooser.whisper.prompt or ""))
+        return {"dev_wer": 0.3 + abs(read - 100) / 1000, "general_wer": 0.1}
+
+    monkeypatch.setattr(adaptation.Chooser, "measure", measure)
+    given = ["finetune.strategy=prompt", f"data.terms={CLINICAL / 'terms.jsonl'}"]
+    run = Run(config.load(pipeline, given), shutil.copytree(whole, tmp_path / "small"))
+    stages.run_stages(run, ("ingest", "augment", "encode", "finetune"))
+    choice = files.read_json(run.dir / "finetune" / "choice.json")
+    prompt = (run.dir / "finetune" / "model" / "prompt.txt").read_text().strip()
+    assert (choice["alpha"], choice["prompt"]) == (0.5, prompt)
+    base, adapted = load.load("nano"), load.load(str(run.dir / "finetune" / "model"))
+    assert adapted.prompt == prompt
+    assert 90 < len(tokens.encode_text(base.tokenizer, prompt)) <= 111
+    held = base.model.state_dict()
+    assert all(torch.equal(value, held[name]) for name, value in adapted.model.state_dict().items())
 
 
 def test_a_whole_run_is_one_process(pipeline: Path, tmp_path: Path) -> None:

@@ -3,6 +3,10 @@
 import hashlib
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +17,7 @@ import any_whisper
 import numpy as np
 import pytest
 import torch
-from test_pipeline import write_pipeline
+from test_pipeline import PROJECT, write_pipeline
 
 from speechft import config, files, stages
 from speechft.errors import InputError
@@ -23,9 +27,13 @@ from speechft.whisper import attention, load, shards, states, windows
 CPU = load.Device(name="cpu", precision=torch.float32, reason="tests")
 
 
-@pytest.fixture(scope="module")
-def encoder():
+def an_encoder() -> torch.nn.Module:
     return any_whisper.model(51864, d_model=16, layers=1).model.encoder.eval()
+
+
+@pytest.fixture(scope="module")
+def encoder() -> torch.nn.Module:
+    return an_encoder()
 
 
 def render(number: int) -> np.ndarray:
@@ -186,6 +194,38 @@ def test_each_shard_is_recorded_before_the_next_ends(tmp_path: Path, encoder) ->
     )  # fmt: skip
     assert sorted(rendered) == [0, 1, 4, 5, 6]
     assert told == [1, 2, 4, 5, 6, 7]
+
+
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+import torch
+from speechft.whisper import shards, states
+from test_states import CPU, an_encoder, render
+shards.SHARD_WINDOWS = 4
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+def read(number):
+    if number == 6:  # of the second shard
+        while not (folder / "shard-00000.json").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return render(number)
+states.keep(folder, count=12, render=read, encoder=an_encoder(), n_mels=80, device=CPU, dtype="float16")
+"""
+
+
+def test_a_kill_inside_a_shard_loses_that_shard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what was encoded ahead of the disk."""
+    monkeypatch.setattr(shards, "SHARD_WINDOWS", 4)
+    environment = {**os.environ, "PYTHONPATH": f"{Path(__file__).parent}{os.pathsep}{PROJECT}"}
+    done = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "s")], env=environment, capture_output=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    rendered: list[int] = []
+    store = keep(tmp_path / "s", an_encoder(), count=12, rendered=rendered)
+    assert sorted(rendered) == list(range(4, 12))
+    whole = keep(tmp_path / "whole", an_encoder(), count=12)
+    assert torch.equal(store.read(range(12)), whole.read(range(12)))
 
 
 @pytest.mark.gpu

@@ -1,10 +1,17 @@
 """What trains under each strategy, and that everything else stays bit-identical."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import any_whisper
 import pytest
+from test_pipeline import write_pipeline
 
+from speechft import config
 from speechft.adapt import strategies
+from speechft.adaptation import recipe_of
 from speechft.errors import InputError
+from speechft.run import Run
 
 LAYERS = 4
 
@@ -86,3 +93,13 @@ def test_rates_fall_with_size() -> None:
 def test_rates_of_small(strategy: str, rate: float) -> None:
     """Hugging Face's notes on fine-tuning give 1.25e-5 for all of small; decoders alone and adapters bear more."""
     assert strategies.size_defaults(768, strategy).learning_rate == pytest.approx(rate)
+
+
+@pytest.mark.parametrize(("encoder_layers", "like"), [(0, "decoder"), (1, "full")])
+def test_progressive_takes_the_rate_of_what_it_reaches(tmp_path: Path, encoder_layers: int, like: str) -> None:
+    """From decoder layers alone the decoder's, with some of the encoder's that of all."""
+    whisper = SimpleNamespace(model=any_whisper.model(51864, d_model=768, layers=2))
+    asked = ["finetune.strategy=progressive", f"finetune.encoder_layers={encoder_layers}"]
+    recipe = recipe_of(Run(config.load(write_pipeline(tmp_path), asked), tmp_path), whisper)
+    wanted = strategies.size_defaults(768, like)
+    assert (recipe.learning_rate, recipe.batch_clips) == (wanted.learning_rate, 8)  # clips as the pipeline says

@@ -24,27 +24,34 @@ torch.set_num_threads(1)
 from speechft.adapt.team import Team
 from speechft.adapt.train import train
 from speechft.whisper import load
-from test_train import CPU, RECIPE, TEXTS, items, states
+from test_train import CPU, FROM_AUDIO, FROM_STATES, RECIPE, TEXTS, items
 import dataclasses
 from speechft.errors import Stopped
 base, out, *stop = sys.argv[1:]
-team, whisper = Team(), load.load(base)
-recipe = dataclasses.replace(RECIPE, batch_clips=5, replay_share=0.4, distil=0.5, l2sp=1e-3, epochs=3)
-mixed = items(whisper, TEXTS * 3) + items(whisper, ["eight nine", "ten"], replay=True)
-losses = []
-def tell(step, total, loss):  # after the step's signals were counted: the other process begins the next step
-    losses.append(loss)
-    if stop and step == 2 and team.rank == 1:
-        os.kill(os.getpid(), signal.SIGTERM)
-try:
-    train(whisper, mixed, recipe, device=CPU, inputs=states, from_states=True, out=Path(out), team=team,
-          evaluate=lambda: {"dev_wer": 1.0}, progress=tell)
-except Stopped as stopped:
-    Path(f"{out}/stopped-{team.rank}.txt").write_text(str(stopped))
-    sys.exit()
-torch.save(whisper.model.state_dict(), f"{out}/weights-{team.rank}.pt")
-Path(f"{out}/losses-{team.rank}.json").write_text(json.dumps(losses))
+team = Team()
+for strategy in ("decoder",) if stop else ("decoder", "lora", "progressive", "full"):
+    whisper, into = load.load(base), Path(out) / strategy
+    into.mkdir(exist_ok=True)
+    recipe = dataclasses.replace(
+        RECIPE, strategy=strategy, batch_clips=5, replay_share=0.4, distil=0.5, epochs=3,
+        l2sp=0.0 if strategy == "lora" else 1e-3,
+    )
+    mixed = items(whisper, TEXTS * 3) + items(whisper, ["eight nine", "ten"], replay=True)
+    losses = []
+    def tell(step, total, loss):  # after the step's signals were counted: the other process begins the next step
+        losses.append(loss)
+        if stop and step == 2 and team.rank == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+    try:
+        train(whisper, mixed, recipe, device=CPU, **(FROM_AUDIO if strategy == "full" else FROM_STATES), out=into,
+              team=team, evaluate=lambda: {"dev_wer": 1.0}, progress=tell)
+    except Stopped as stopped:
+        Path(f"{into}/stopped-{team.rank}.txt").write_text(str(stopped))
+        sys.exit()
+    torch.save(whisper.model.state_dict(), f"{into}/weights-{team.rank}.pt")
+    Path(f"{into}/losses-{team.rank}.json").write_text(json.dumps(losses))
 """
+STRATEGIES = ("decoder", "lora", "progressive", "full")
 
 
 @pytest.mark.parametrize("processes", [2])
@@ -53,7 +60,6 @@ def test_processes_share_a_step(tmp_path: Path, processes: int) -> None:
     script = tmp_path / "job.py"
     script.write_text(SCRIPT)
     launch = [*LAUNCH, "--num_processes", str(processes)]
-    held = {}
     for name, command in (("one", []), ("two", launch)):
         out = tmp_path / name
         out.mkdir()
@@ -63,12 +69,16 @@ def test_processes_share_a_step(tmp_path: Path, processes: int) -> None:
             capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
-        held[name] = json.loads((out / "losses-0.json").read_text())
-    assert len(held["one"]) >= 9
-    assert held["two"] == pytest.approx(held["one"], rel=1e-4)
-    assert json.loads((tmp_path / "two" / "losses-1.json").read_text()) == held["two"]
-    first, second = (torch.load(tmp_path / "two" / f"weights-{rank}.pt") for rank in (0, 1))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    for strategy in STRATEGIES:
+        one, two, other = (
+            json.loads((tmp_path / name / strategy / f"losses-{rank}.json").read_text())
+            for name, rank in (("one", 0), ("two", 0), ("two", 1))
+        )
+        assert len(one) >= 9
+        assert two == pytest.approx(one, rel=1e-4), strategy
+        assert other == two
+        first, second = (torch.load(tmp_path / "two" / strategy / f"weights-{rank}.pt") for rank in (0, 1))
+        assert all(torch.equal(first[name], second[name]) for name in first), strategy
 
 
 def test_processes_leave_together_when_one_is_asked(tmp_path: Path) -> None:
@@ -82,7 +92,7 @@ def test_processes_leave_together_when_one_is_asked(tmp_path: Path) -> None:
         text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
-    told = {(tmp_path / f"stopped-{rank}.txt").read_text() for rank in (0, 1)}
+    told = {(tmp_path / "decoder" / f"stopped-{rank}.txt").read_text() for rank in (0, 1)}
     assert told == {"finetune: stopped after step 3; the same command goes on from there"}
-    saved = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    saved = torch.load(tmp_path / "decoder" / "checkpoint.pt", weights_only=True)
     assert json.loads(saved["progress"])["step"] == 3

@@ -142,19 +142,20 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(
-    ("strategy", "source"),
+    ("strategy", "changes", "source"),
     [
-        ("decoder", FROM_STATES),
-        ("lora", FROM_STATES),
-        ("progressive", FROM_STATES),
-        ("full", FROM_AUDIO),
-        ("scratch", FROM_AUDIO),
+        ("decoder", {"l2sp": 1e-3}, FROM_STATES),
+        ("lora", {}, FROM_STATES),
+        ("lora", {"lora_encoder": True}, FROM_AUDIO),
+        ("progressive", {}, FROM_STATES),
+        ("full", {}, FROM_AUDIO),
+        ("scratch", {}, FROM_AUDIO),
     ],
 )
 def test_a_resumed_run_gives_the_same_weights_bit_for_bit(
-    small: load.Whisper, tmp_path: Path, strategy: str, source: dict
+    small: load.Whisper, tmp_path: Path, strategy: str, changes: dict, source: dict
 ) -> None:
-    recipe = dataclasses.replace(RECIPE, strategy=strategy, epochs=3)
+    recipe = dataclasses.replace(RECIPE, strategy=strategy, epochs=3, **changes)
     other = copy.deepcopy(small)
     whole = run(small, tmp_path / "whole", recipe, **source)
 
@@ -210,7 +211,52 @@ def test_a_signal_saves_after_the_step_and_the_rest_is_bit_for_bit_the_same(
     assert [row.get("loss") for row in resumed.curve] == [row.get("loss") for row in whole.curve]
 
 
-def test_out_of_memory_halves_the_pass_and_keeps_the_batch(small: load.Whisper, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("one_thread")
+def test_a_kill_between_evaluations_goes_on_from_the_last_save_with_the_same_losses(
+    small: load.Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a teacher and replay; saved after every step, as every ten minutes."""
+    recipe = dataclasses.replace(RECIPE, epochs=2, replay_share=0.5, distil=0.5, l2sp=1e-3)
+    mixed = items(small, TEXTS) + items(small, ["eight nine", "ten"], replay=True)
+    cut, again = copy.deepcopy(small), copy.deepcopy(small)
+    monkeypatch.setattr(training, "SAVE_EVERY_S", 0.0)
+
+    class Killed(BaseException):
+        pass
+
+    def losses_of(whisper: load.Whisper, name: str, killed_in: int = 0) -> list[tuple[int, float]]:
+        told: list[tuple[int, float]] = []
+
+        def tell(step: int, total: int, loss: float) -> None:
+            if step == killed_in:
+                raise Killed
+            told.append((step, loss))
+
+        (tmp_path / name).mkdir(exist_ok=True)
+        with contextlib.suppress(Killed):
+            train(
+                whisper, mixed, recipe, device=CPU, out=tmp_path / name, progress=tell,
+                evaluate=lambda: {"dev_wer": 0.5}, **FROM_STATES,
+            )  # fmt: skip
+        return told
+
+    whole = losses_of(small, "whole")
+    first = losses_of(cut, "cut", killed_in=3)
+    assert (len(first), len(whole)) == (2, 8)
+    assert first + losses_of(again, "cut") == whole
+    assert all(torch.equal(value, again.model.state_dict()[name]) for name, value in small.model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_out_of_memory_halves_the_pass_and_keeps_the_batch(
+    small: load.Whisper, tmp_path: Path, error: RuntimeError
+) -> None:
     recipe = dataclasses.replace(RECIPE, batch_clips=4, replay_share=0.25, distil=0.5, l2sp=1e-3)
     other, said = copy.deepcopy(small), []
     mixed = items(small, TEXTS * 3) + items(small, ["eight nine"], replay=True)
@@ -221,7 +267,7 @@ def test_out_of_memory_halves_the_pass_and_keeps_the_batch(small: load.Whisper, 
 
     def full(module, args, kwargs) -> None:
         if len(kwargs["input_ids"]) > 1 and torch.is_grad_enabled():
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+            raise error
 
     other.model.model.decoder.register_forward_pre_hook(full, with_kwargs=True)
     out = tmp_path / "other"
@@ -298,7 +344,7 @@ def test_a_growing_loss_stops_and_names_weights_from_before_it_grew(small: load.
     recipe = dataclasses.replace(RECIPE, learning_rate=3.0, epochs=40)
     rates = itertools.chain([0.9, 0.5], itertools.repeat(1.0))
     with pytest.raises(
-        InputError, match=r"and growing, at step \d+ .*learning rate.*last good checkpoint is .*best\.pt"
+        InputError, match=r"and growing, at step \d+ \(rows \d.*learning rate.*last good checkpoint is .*best\.pt"
     ):
         run(small, tmp_path / "out", recipe, texts=TEXTS * 2, evaluate=lambda: {"dev_wer": next(rates)})
     best = torch.load(tmp_path / "out" / "best.pt", weights_only=True)
@@ -624,8 +670,12 @@ def test_not_a_number_names_the_rows_that_gave_it(
 
 def test_not_a_number_stops_with_step_rows_and_rate(small: load.Whisper, tmp_path: Path) -> None:
     broken = lambda numbers: torch.full((len(numbers), 1500, 64), float("nan"))  # noqa: E731
+    before = {name: value.clone() for name, value in small.model.state_dict().items()}
     with pytest.raises(InputError, match=r"step 0 \(rows clip-\d, clip-\d; learning rate 1\.00e"):
         run(small, tmp_path / "out", inputs=broken, name_of="clip-{}".format)
+    saved = torch.load(tmp_path / "out" / "checkpoint.pt", weights_only=True)["model"]
+    assert saved
+    assert all(torch.equal(value, before[name]) for name, value in saved.items())
 
 
 def test_tensorboard_gets_every_step_and_evaluation(

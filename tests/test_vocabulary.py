@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from speechft.adapt import vocabulary
 
@@ -47,3 +48,24 @@ def test_half_precision_is_as_close_as_pytorchs() -> None:
     ours = gradients(lambda h, w: vocabulary.loss(h, w, labels, shares=torch.full((40,), 1 / 40)), torch.bfloat16)
     for own, other, true in zip(ours, theirs, exact, strict=True):
         assert (own - true).norm() <= 1.5 * (other - true).norm() + 1e-6
+
+
+@pytest.mark.usefixtures("few_rows_at_once")
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_logits_of_all_labels_never_exist_at_once(precision: torch.dtype) -> None:
+    """Only their gradient does, in the precision of the products; everything else is of a few rows."""
+    large: list[tuple[str, torch.dtype]] = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            if isinstance(made, torch.Tensor) and tuple(made.shape) in ((11, 50), (7, 50)):
+                large.append((func.__name__, made.dtype))
+            return made
+
+    hidden = torch.randn(11, 8, dtype=precision, requires_grad=True)
+    weight, labels = torch.randn(50, 8, requires_grad=True), torch.randint(0, 50, (11,))
+    teacher = vocabulary.Teacher(hidden=torch.randn(7, 8), weight=torch.randn(50, 8), shares=torch.ones(7))
+    with Watch():
+        vocabulary.loss(hidden, weight, labels, shares=torch.ones(11), teacher=teacher).backward()
+    assert [made for made in large if made[0] != "detach.default"] == [("new_empty.default", precision)]

@@ -19,8 +19,8 @@ from speechft.whisper.load import Device
 PASS_POSITIONS = {"cpu": 400, "cuda": 2000}
 
 # What is heard of the silence behind a window's last word, for all of which keys and values would be computed in vain:
-# three quarters of the states of a clip of 5 s alone in its window. No loss was found, though whole windows are
-# transcribed afterwards (docs/benchmarks/no_loss.md); some steps hear them whole.
+# three quarters of the states of a clip of 5 s alone in its window. Whole windows are transcribed afterwards, so some
+# steps hear them whole (docs/benchmarks/no_loss.md compares all of it with the recipe, not this alone).
 SILENCE_S = (1.0, 4.0)
 WHOLE_SHARE = 0.1
 STATE_POSITIONS = 0.1  # a state's keys and values, forward and backward, in decoder positions: 8 d^2 of 84 d^2 a layer
