@@ -224,6 +224,16 @@ def test_one_manifest_named_for_several_roles_is_shared_out_by_split(tmp_path: P
     assert ids(tmp_path, "dev") == ["b0", "b1"]
 
 
+def test_a_manifest_named_again_by_a_link_is_the_same(tmp_path: Path) -> None:
+    path = save(tmp_path / "m.jsonl", clips(tmp_path, "a", 4, seed=1))
+    (tmp_path / "link.jsonl").symlink_to(path)
+    assert run(tmp_path, {"test": [path, tmp_path / "link.jsonl"]})["roles"]["test"]["rows"] == 4
+    shared = clips(tmp_path, "b", 3, seed=10, split="train") + clips(tmp_path, "c", 2, seed=20, split="dev")
+    save(path, shared)
+    counts = run(tmp_path, {"train": [path], "dev": [tmp_path / "link.jsonl"]})
+    assert {role: facts["rows"] for role, facts in counts["roles"].items()} == {"train": 3, "dev": 2}
+
+
 def test_named_for_one_role_a_manifest_gives_it_every_row(tmp_path: Path) -> None:
     path = save(tmp_path / "m.jsonl", clips(tmp_path, "a", 4, seed=1, split="train"))
     assert run(tmp_path, {"test": [path]})["roles"]["test"]["rows"] == 4
@@ -367,6 +377,18 @@ def test_an_id_that_a_segment_has_too_is_rejected_however_it_came_about(tmp_path
     assert (counts["in"], counts["rejected"]) == (7, {"duplicate id": 1})
     [reject] = files.read_jsonl(tmp_path / "out" / "rejects.jsonl")
     assert reject["detail"] == f'{paths[1]}:2: id "two:x@0.00" was used in {paths[1]}:1'
+
+
+def test_ids_that_come_more_than_twice_are_told_against_the_first(tmp_path: Path) -> None:
+    rows = clips(tmp_path, "a", 6, seed=1)
+    for number, identity in enumerate(("x", "y", "x", "z", "y", "x")):
+        rows[number]["id"] = identity
+    path = save(tmp_path / "m.jsonl", rows)
+    assert run(tmp_path, {"test": [path]})["rejected"] == {"duplicate id": 3}
+    assert ids(tmp_path, "test") == ["x", "y", "z"]
+    told = [reject["detail"] for reject in files.read_jsonl(tmp_path / "out" / "rejects.jsonl")]
+    pairs = [(3, "x", 1), (5, "y", 2), (6, "x", 1)]
+    assert told == [f'{path}:{line}: id "{name}" was used in {path}:{first}' for line, name, first in pairs]
 
 
 def test_a_manifest_that_is_written_to_meanwhile_is_an_error(tmp_path: Path) -> None:

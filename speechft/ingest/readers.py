@@ -51,13 +51,13 @@ class Manifests:
         Raises:
             InputError: a manifest is missing, unreadable or a pipe.
         """
-        named: dict[Path, list[str]] = {}
+        named: dict[Path, tuple[Path, list[str]]] = {}  # by where links lead: a manifest is one, whatever it is called
         for role in NAMED_ROLES:
             for path in roles.get(role, ()):
-                holders = named.setdefault(Path(path).absolute(), [])
+                _, holders = named.setdefault(Path(path).resolve(), (Path(path).absolute(), []))
                 if role not in holders:
                     holders.append(role)
-        self._surveys = [_survey(path, holders) for path, holders in named.items()]
+        self._surveys = [_survey(path, holders) for path, holders in named.values()]
         self.total = sum(survey.rows for survey in self._surveys)
         self.other_split = 0
         self.notes: list[str] = []

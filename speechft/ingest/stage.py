@@ -117,7 +117,7 @@ def _check(manifests: readers.Manifests, ledger: Ledger) -> tuple[dict[str, Plac
             tell(done + manifests.other_split, manifests.total)
     again = _same_ids(ledger)
     rejects += again.values()
-    return {role: np.setdiff1d(np.array(held), np.array([*again])) for role, held in places.items()}, rejects
+    return {role: np.array(held)[~np.isin(held, [*again])] for role, held in places.items()}, rejects
 
 
 def _same_ids(ledger: Ledger) -> dict[int, Reject]:
@@ -126,14 +126,15 @@ def _same_ids(ledger: Ledger) -> dict[int, Reject]:
     if len({*ledger.distinct("id", everywhere)}) == 1:
         return {}
     ids = ledger.column("id", everywhere)
-    _, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    order = np.argsort(ids, kind="stable")
+    ids = ids[order]
+    again = np.flatnonzero(ids[1:] == ids[:-1]) + 1
+    first = order[np.searchsorted(ids, ids[again])]
     rejects: dict[int, Reject] = {}
-    for one in first[counts > 1].tolist():
-        where = ledger[one].where
-        for place in np.flatnonzero(ids == ids[one]).tolist()[1:]:
-            row = ledger[place]
-            detail = f'{row.where}: id "{row.utterance.id}" was used in {where}'
-            rejects[place] = Reject(row.utterance.row(), "duplicate id", detail, row.where)
+    for place, earlier in sorted(zip(order[again].tolist(), first.tolist(), strict=True)):
+        row = ledger[place]
+        detail = f'{row.where}: id "{row.utterance.id}" was used in {ledger[earlier].where}'
+        rejects[place] = Reject(row.utterance.row(), "duplicate id", detail, row.where)
     return rejects
 
 
