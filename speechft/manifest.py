@@ -100,7 +100,9 @@ def scan(path: str | Path, *, need_audio: bool = True) -> tuple[list[Utterance],
             if lines_of.setdefault(found.id, number) == number:
                 utterances.append(found)
                 continue
-            found = same_id(path, number, found, first=lines_of[found.id])
+            where = f"{path}:{number}"
+            detail = f'{where}: id "{found.id}" was used in line {lines_of[found.id]}'
+            found = Reject(found.row(), "duplicate id", detail, where)
         rejects.append(found)
     return utterances, rejects
 
@@ -117,13 +119,6 @@ def numbered(path: str | Path, *, need_audio: bool = True) -> Iterator[tuple[int
         except _BadRow as error:
             where = f"{path}:{number}"
             yield number, Reject(row, error.reason, f"{where}: {error}", where)
-
-
-def same_id(path: str | Path, number: int, utterance: Utterance, *, first: int) -> Reject:
-    """A row whose id the line `first` has."""
-    where = f"{path}:{number}"
-    detail = f'{where}: id "{utterance.id}" was used in line {first}'
-    return Reject(utterance.row(), "duplicate id", detail, where)
 
 
 def read(path: str | Path, *, need_audio: bool = True) -> list[Utterance]:

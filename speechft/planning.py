@@ -15,6 +15,7 @@ from speechft.augment.settings import Transforms
 from speechft.errors import InputError
 from speechft.ingest import readers
 from speechft.ingest.stage import sides_of
+from speechft.manifest import Reject
 from speechft.run import Run
 from speechft.whisper import operations
 from speechft.whisper.operations import Shape
@@ -251,7 +252,7 @@ def loads(run: Run) -> dict[str, Load]:
     told: dict[str, Load] = {}  # those that say how long they are
     samples: dict[str, Path] = {}
     for row in readers.Manifests({role: paths for role, paths in named.items() if paths}):
-        if isinstance(row, readers.Row):
+        if not isinstance(row, Reject):
             rows[row.role] += 1
             samples.setdefault(row.role, row.utterance.audio_filepath or Path())
             if row.utterance.duration:

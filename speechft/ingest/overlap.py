@@ -35,8 +35,8 @@ def near_pairs(queries: Iterable[str], pool: Iterable[str]) -> Iterator[tuple[st
 
     MinHash over letter shingles proposes candidates, so the cost does not grow with all pairs; an alignment
     of the words confirms: the words that differ hold at most a tenth of the letters, so that a sentence
-    with "a" for "the" is near and one with another drug's name is not. The pool is
-    held; queries are read one by one, and one that comes twice is answered twice.
+    with "a" for "the" is near and one with another drug's name is not. The pool is held; queries are read one
+    by one, and one that comes twice is answered twice.
     """
     index = MinHashLSH(threshold=CANDIDATE_JACCARD, num_perm=PERMUTATIONS)
     vocabulary: dict[str, frozenset[str]] = {}
