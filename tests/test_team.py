@@ -29,14 +29,15 @@ import dataclasses
 from speechft.errors import Stopped
 base, out, *stop = sys.argv[1:]
 team = Team()
-for strategy in ("decoder",) if stop else ("decoder", "lora", "progressive", "full"):
+for strategy in ("decoder",) if stop else ("decoder", "lora", "full"):
+    times = 3 if strategy == "decoder" else 1
     whisper, into = load.load(base), Path(out) / strategy
     into.mkdir(exist_ok=True)
     recipe = dataclasses.replace(
-        RECIPE, strategy=strategy, batch_clips=5, replay_share=0.4, distil=0.5, epochs=3,
+        RECIPE, strategy=strategy, batch_clips=5, replay_share=0.4, distil=0.5, epochs=times,
         l2sp=0.0 if strategy == "lora" else 1e-3,
     )
-    mixed = items(whisper, TEXTS * 3) + items(whisper, ["eight nine", "ten"], replay=True)
+    mixed = items(whisper, TEXTS * times) + items(whisper, ["eight nine", "ten"], replay=True)
     losses = []
     def tell(step, total, loss):  # after the step's signals were counted: the other process begins the next step
         losses.append(loss)
@@ -51,7 +52,7 @@ for strategy in ("decoder",) if stop else ("decoder", "lora", "progressive", "fu
     torch.save(whisper.model.state_dict(), f"{into}/weights-{team.rank}.pt")
     Path(f"{into}/losses-{team.rank}.json").write_text(json.dumps(losses))
 """
-STRATEGIES = ("decoder", "lora", "progressive", "full")
+STEPS = {"decoder": 9, "lora": 2, "full": 2}  # at least
 
 
 @pytest.mark.parametrize("processes", [2])
@@ -69,12 +70,12 @@ def test_processes_share_a_step(tmp_path: Path, processes: int) -> None:
             capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr[-2000:]
-    for strategy in STRATEGIES:
+    for strategy, steps in STEPS.items():
         one, two, other = (
             json.loads((tmp_path / name / strategy / f"losses-{rank}.json").read_text())
             for name, rank in (("one", 0), ("two", 0), ("two", 1))
         )
-        assert len(one) >= 9
+        assert len(one) >= steps
         assert two == pytest.approx(one, rel=1e-4), strategy
         assert other == two
         first, second = (torch.load(tmp_path / "two" / strategy / f"weights-{rank}.pt") for rank in (0, 1))
