@@ -39,9 +39,9 @@ def attention_kind(device: Device, *, from_states: bool) -> str | None:
 def windows_at_once(device: Device, d_model: int, *, from_states: bool) -> int:
     """The most whole windows that go through the model at once; of shorter ones, as many as have their states.
 
-    On CPU fewer the wider it is: narrow decoders need many to keep the products busy (in fours, tiny's step takes 1.36
-    times as long: docs/benchmarks/step.md), wide ones gain nothing and pay in memory, and in float32 twice as much. An
-    encoder that trains keeps 1500 positions of every layer for each window.
+    On CPU fewer the wider it is: narrow decoders need many to keep the products busy (in fours nano's step takes 1.8 to
+    1.9 times as long, tiny's 1.1 to 1.2: docs/benchmarks/step.md), wide ones gain nothing and pay in memory, and in
+    float32 twice as much. An encoder that trains keeps 1500 positions of every layer for each window.
     """
     if device.name != "cpu":
         return sys.maxsize
