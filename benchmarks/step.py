@@ -161,6 +161,19 @@ def measure(size: str, precision: str, times: int, on: str) -> dict[str, float]:
     return {name: statistics.median(taken) for name, taken in seconds.items()}
 
 
+def command() -> str:
+    """What was asked for, as code in Markdown."""
+    return f"    python benchmarks/{Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".rstrip()
+
+
+def write_page(lines: list[str], path: Path) -> None:
+    """Show a page and keep it."""
+    text = "\n".join(lines) + "\n"
+    print(text)
+    with files.atomic_write(path) as file:
+        file.write(text)
+
+
 def main() -> int:
     """Measure each size and precision asked for; write one column each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -174,7 +187,7 @@ def main() -> int:
     lines = [
         "# Variants of a training step",
         "",
-        f"    python benchmarks/step.py {' '.join(sys.argv[1:])}".rstrip(),
+        command(),
         "",
         f"{speed.where_of(on)}: a step of 32 clips in 9 windows (nano: 18), medians of {options.times} turns. The "
         "first row is in seconds, the others are their time over it, so that above 1 is slower. In bf16 on CPU the "
@@ -188,10 +201,7 @@ def main() -> int:
         if name == NAMES[0]:
             cells = [f"{held[name]:.3f} s" for held in columns.values()]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    with files.atomic_write(OUT[on]) as file:
-        file.write(text)
+    write_page(lines, OUT[on])
     return 0
 
 

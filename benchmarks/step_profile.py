@@ -21,8 +21,6 @@ import step
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from speechft import files
-
 OUT = {"cpu": Path("docs/benchmarks/step_profile.md"), "cuda": Path("docs/benchmarks/step_profile_cuda.md")}
 ASKED = {"cpu": ("tiny", "small"), "cuda": ("small", "turbo")}
 WARM_UP = 4  # steps: on CUDA a pass is recorded when its shape comes a second time
@@ -65,7 +63,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=4)
     options = parser.parse_args()
     on = "cuda" if torch.cuda.is_available() else "cpu"
-    lines = ["# Where a training step's time goes", "", "    python benchmarks/step_profile.py", ""]
+    lines = ["# Where a training step's time goes", "", step.command(), ""]
     lines.append(f"{speed.where_of(on)}, {options.precision}, {options.steps} steps of 32 clips in nine windows.")
     for size in options.size or ASKED[on]:
         held = measure(size, options.precision, options.steps, on)
@@ -75,10 +73,7 @@ def main() -> int:
         lines += ["", f"{told}.", "", "| operation | a step | share |", "| :-- | --: | --: |"]
         for name, count, share in held["rows"]:
             lines.append(f"| `{name[:60]}` | {count:,.0f} | {100 * share:.0f} % |")
-    text = "\n".join(lines) + "\n"
-    print(text)
-    with files.atomic_write(OUT[on]) as file:
-        file.write(text)
+    step.write_page(lines, OUT[on])
     return 0
 
 
