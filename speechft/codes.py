@@ -16,12 +16,14 @@ CODE_SIGNS = "./#+&@_=:%°'-<>≤≥±~$£€¥¢^"
 
 # Units that are often glued to their number: `5mg` and `5 mg` are the same two words.
 # Not `s` and `k`, for `1990s` and `4k` are words of their own.
-UNITS = """
+UNITS = frozenset(
+    """
 mg mcg μg ug ng kg g lb lbs oz ml cl dl l μl ul mm cm km nm μm um m ft mmhg kpa mpa pa psi bar mmol
 mol μmol umol nmol pmol meq iu bpm hz khz mhz ghz thz v mv kv ma μa w mw kw kwh wh mah ohm kohm pf
 nf μf uf kj cal kcal nmi db dba rpm mph kph kmh kb mb gb tb pb kib mib gib tib bps kbps mbps gbps ms
 μs us ns sec min h hr hrs am pm px pt dpi fps ppm ppb °c °f °
 """.split()
+)
 
 # `mid-1990s` and `type-2` are English, `il-6` is a code; each is letters, a hyphen and digits.
 PLAIN_PREFIXES = frozenset(
@@ -32,11 +34,16 @@ zone tier
 """.split()
 )
 
+# A slash between words is a pause (`nausea/vomiting`), between short ones mostly a code (`i/o`), but for these.
+WORD_LETTERS = 4
+SHORT_PAIRED = frozenset("and or he she him his her yes no on off in out up down men man day boy".split())
+
 _UNIT = "|".join(sorted(map(re.escape, UNITS), key=len, reverse=True))
 _GLUED_UNIT = re.compile(rf"(?<![a-z0-9_.])(?<![a-z]-)(\d+(?:[./,]\d+)*)({_UNIT})(?=(?:/[a-zμ°0-9]+)*(?![\w+#-]))")
 _SPACED_SIGN = re.compile(r"(?<=\w)\s+/\s+(?=\w)")
 _SPACED_PERCENT = re.compile(r"(?<=\d)\s+%")
 _SPACED_OPERATOR = re.compile(r"([<>≤≥=±~]=?)\s+(?=[\d.])")
+_SIGN_BEHIND = re.compile(r"(?<![\w.,$£€¥¢])(\d+(?:\.\d+)?)(?:([$£€¥¢])(?!\w)|\s([$£€¥¢])(?!\s*\w*\d|\w))")
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3}(?!\d))")
 _NO_ZERO = re.compile(r"(?<![\w.])\.(?=\d)")
 _ORDINAL = re.compile(r"\d+(?:st|nd|rd|th|s)")
@@ -61,13 +68,15 @@ _SEPARATORS = _Separators()
 
 
 def space_out(text: str) -> str:
-    """Put spaces where words end and take them out of codes: `5mg, 120 / 80` becomes `5 mg 120/80`."""
+    """Put spaces where words end and take them out of codes: `5mg, 120 / 80, 5 €` becomes `5 mg 120/80 €5`."""
     if "." in text or "," in text:
         text = _NO_ZERO.sub("0.", _THOUSANDS.sub("", text))
     text = text.replace("(s)", "s").translate(_SEPARATORS).replace(" & ", " and ")
     if any(sign in text for sign in "/%<>≤≥=±~"):
         text = _SPACED_SIGN.sub("/", text)
         text = _SPACED_OPERATOR.sub(r"\1", _SPACED_PERCENT.sub("%", text))
+    if any(sign in text for sign in "$£€¥¢"):
+        text = _SIGN_BEHIND.sub(r"\2\3\1", text)
     return _GLUED_UNIT.sub(r"\1 \2", text)
 
 
@@ -109,13 +118,21 @@ def _split_piece(piece: str) -> Iterator[tuple[str, bool]]:
     if "-" in piece[1:] and not any(sign in piece for sign in "/@&_=."):
         for joined in _join_code_parts([part for part in piece.split("-") if part]):
             yield joined, is_code(joined)
-    elif piece == "and/or":
-        yield from (("and", False), ("or", False))
+    elif "/" in piece and _are_words(parts := piece.split("/")):
+        for part in parts:
+            yield from _split_piece(part)
     elif "%" in piece[:-1]:
-        for part in piece.split("%"):
+        for part in re.findall(r"[^%]+%?", piece):
             yield from _split_piece(_strip_edges(part))
     else:
         yield piece, is_code(piece)
+
+
+def _are_words(parts: list[str]) -> bool:
+    """Whether what slashes divide is words of a language, not units or the parts of a code."""
+    if not all(part.replace("-", "").replace("'", "").isalpha() for part in parts) or not UNITS.isdisjoint(parts):
+        return False
+    return any(len(part) >= WORD_LETTERS for part in parts) or SHORT_PAIRED.issuperset(parts)
 
 
 def _join_code_parts(parts: list[str]) -> list[str]:

@@ -38,6 +38,8 @@ CONTRACTIONS = {
 SUFFIXES = {"n't": "not", "'re": "are", "'ll": "will", "'ve": "have", "'m": "am", "'d": "would"}
 # After these 's is a verb; after any other word it is a possessive (`crohn's` = `crohns`).
 TAKES_IS = frozenset("it he she that what there here who where how when why this everything something nothing".split())
+# What a contraction leaves behind a listed term, which is taken out first: of `metformin'll`, of `it's` if `IT` is one.
+AFTER_TERMS = {suffix: meaning for suffix, meaning in SUFFIXES.items() if suffix[0] == "'"} | {"'s": "is"}
 FILLERS = frozenset({"hmm", "mhm", "mmm", "uh", "um"})  # never `mm`, which is a unit
 
 _FILLER_PAIRS = re.compile(r"(?<![\w-])(?:mm-h+m+|uh-huh)(?![\w-])")

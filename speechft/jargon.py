@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from speechft import codes, english
 
-VERSION = "2"
+VERSION = "3"
 
 # A listed term travels through the rules as OPEN, its number, CLOSE: private-use characters no text has.
 OPEN, CLOSE = "\ue000", "\ue001"
@@ -26,10 +26,11 @@ FOLDED = str.maketrans({"œ": "oe", "ø": "o", "æ": "ae", "ß": "ss", "đ": "d"
 
 _ONE_SIGN = str.maketrans(
     dict.fromkeys("’‘`´ʼ", "'")
-    | dict.fromkeys("‐‑‒–—−", "-")
+    | dict.fromkeys("‐‑‒–−", "-")
     | dict.fromkeys("\u200b\ufeff\u00ad", "")
-    | {"×": "x", "⁄": "/", "∕": "/", "µ": "μ", "º": "°", OPEN: " ", CLOSE: " "}
+    | {"×": "x", "⁄": "/", "∕": "/", "µ": "μ", "º": "°", "—": " ", OPEN: " ", CLOSE: " "}
 )
+_PAUSE = re.compile(r"\.{2,}|-{2,}")  # an ellipsis or a dash as typewriters write it: never part of a word
 _TAG = re.compile(rf"[\[(<*]\s*(?:{'|'.join(TAGS)})\s*[\])>*]")
 _DOTTED = re.compile(r"(?<![\w.])(?:[a-z]\.){2,}(?!\w)|(?<![\w.])(?:[a-z]\.)+[a-z](?![\w.])")
 _SPELLED = re.compile(r"(?<![\w-])(?:[a-z]-){2,}[a-z](?![\w-])")
@@ -89,6 +90,8 @@ class JargonSafe:
         if self._english and not text.isascii():
             text = unicodedata.normalize("NFD", text.translate(FOLDED))
             text = unicodedata.normalize("NFC", _ACCENTS.sub("", text))
+        if ".." in text or "--" in text:
+            text = _PAUSE.sub(" ", text)
         if "." in text:
             text = _DOTTED.sub(self._join_letters, text)
         if "-" in text:
@@ -144,11 +147,15 @@ class JargonSafe:
         if self._english:
             text = english.phrases(text)
         tokens: list[tuple[str, bool]] = []
+        after_term = False
         for chunk in codes.space_out(text).split():
+            was_term, after_term = after_term, chunk[0] == OPEN
             if chunk.isalpha():
                 tokens.append((chunk, False))
-            elif chunk[0] == OPEN:
+            elif after_term:
                 tokens.extend((word, True) for word in self._canonical[int(chunk[1:-1])])
+            elif was_term and self._english and chunk in english.AFTER_TERMS:
+                tokens.append((english.AFTER_TERMS[chunk], False))
             else:
                 known = self._chunks.get(chunk)
                 if known is None:
@@ -223,7 +230,8 @@ def _terms_pattern(terms: Iterable[str]) -> re.Pattern[str]:
         for part in parts:
             atoms.extend(map(re.escape, part))
             atoms.append(_JOINT)
-        atoms[-1] = "" if term.endswith("'s") else _POSSESSIVE
+        # Of `IT`, `it's` is no possessive, but `it is`.
+        atoms[-1] = "" if term.endswith("'s") or parts[-1] in english.TAKES_IS else _POSSESSIVE
         atoms.append(_END if term[-1] in "+#" else _END + _END_NO_SIGN)
         branch = tree
         for atom in atoms:

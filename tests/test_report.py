@@ -481,7 +481,7 @@ def test_rows_without_spaces_are_counted_as_the_score_counts_them(tmp_path: Path
     ]
     after = [dataclasses.replace(row, hypothesis="今日は晴れです") for row in before]
     score = score_run(before, after, resamples=100)
-    shown = examples.gather(tmp_path, {"before": before, "after": after}, score, terms=None)["rows"][0]
+    shown = examples.gather(tmp_path, {"before": before, "after": after}, score, terms=None, language=None)["rows"][0]
     assert (shown["errors_before"], shown["words"]) == (round(score["cer"]["before"] * 7), 7) == (2, 7)
     assert shown["errors_after"] == 0
 

@@ -70,6 +70,7 @@ def test_a_real_gain_is_better_and_every_field_is_there() -> None:
         general_after=general,
         terms=TERMS,
         train_texts=["metformin was started", "blood pressure 120 / 80"],
+        forgetting_budget=0.02,
     )
     words = 6 * sum(len(sentence.split()) for sentence in SENTENCES)
     assert result["wer"]["words"] == words
@@ -108,7 +109,8 @@ def test_a_real_gain_is_better_and_every_field_is_there() -> None:
 def test_the_same_output_twice_is_no_difference() -> None:
     result = score(utterances(5), utterances(5))
     assert result["verdict"]["outcome"] == "no_difference"
-    assert result["wer"]["delta_ci95"] == [0.0, 0.0]
+    low, high = result["wer"]["delta_ci95"]
+    assert low == -high < 0  # other rows might differ
     assert result["rows"] == {"wins": 0, "losses": 0, "ties": 36}
     assert result["verdict"]["general"] == "not_tested"
     assert result["general_wer"] is None
@@ -247,7 +249,7 @@ def test_the_table_shows_words_and_the_verdict() -> None:
     )
     table = tables.markdown(result)
     assert table.startswith(result["verdict"]["sentence"])
-    assert re.search(r"\| word errors \| 50\.0 % \| \d+\.\d % \(\d", table)  # every speaker has half of it wrong
+    assert re.search(r"\| word errors \| 50\.0 % \(\d.*\) \| \d+\.\d % \(\d", table)
     assert "term recall" in table
     for line in table.splitlines():
         if line.startswith("| word errors"):

@@ -57,18 +57,31 @@ def test_the_p_value_and_the_interval_agree() -> None:
     assert paired.delta.p_value == pytest.approx(0.05, abs=0.004)
 
 
-def test_two_rows_or_a_few_that_are_all_alike_have_no_interval() -> None:
+def test_rows_that_are_all_alike_leave_room_for_what_was_not_heard() -> None:
+    """Of 20 rows, up to 2.78 of another kind may be missing by chance: 20 (1 - 0.05^(1/20))."""
     assert bootstrap([1, 2], [0, 0], [4, 4], ["a", "b"]).delta.ci95 is None
-    few = bootstrap([1] * 19, [0] * 19, [4] * 19, [f"s{i}" for i in range(19)])
-    assert (few.before.ci95, few.delta.ci95, few.delta.p_value) == (None, None, None)
-    enough = bootstrap([1] * 20, [0] * 20, [4] * 20, [f"s{i % 5}" for i in range(20)])
-    assert enough.delta.ci95 == [-0.25, -0.25]
+    paired = bootstrap([1] * 20, [0] * 20, [4] * 20, [f"s{i % 5}" for i in range(20)])
+    assert paired.delta.ci95 == pytest.approx([-0.25 - 2 * 2.782 / 80, -0.25 + 2 * 2.782 / 80], abs=1e-4)
+    assert paired.before.ci95 == pytest.approx([0.25 - 2.782 / 80, 0.25 + 2.782 / 80], abs=1e-4)
+    assert paired.after.ci95 == pytest.approx([0, 2.782 / 80], abs=1e-4)
+    same = bootstrap([2, 2, 0, 2] * 5, [2, 2, 0, 2] * 5, [4] * 20, [f"s{i % 5}" for i in range(20)])
+    assert same.delta.ci95 == pytest.approx([-2 * 2.782 / 80, 2 * 2.782 / 80], abs=1e-4)
+    assert same.delta.p_value == 1.0
+
+
+@pytest.mark.parametrize(("rows", "sure"), [(3, False), (4, False), (5, True), (30, True)])
+def test_how_many_rows_that_all_improve_are_enough(rows: int, *, sure: bool) -> None:
+    """About as many as a sign test asks for, which five out of five nearly pass (p = 0.06)."""
+    delta = bootstrap([3] * rows, [1] * rows, [4] * rows, [f"s{i}" for i in range(rows)]).delta
+    assert delta.high is not None
+    assert delta.p_value is not None
+    assert (delta.high < 0) == (delta.p_value < 0.05) == sure
 
 
 def test_what_varies_keeps_its_interval_beside_what_does_not() -> None:
     """Few rows, all right afterwards: the rate before and the difference vary, the rate after does not."""
     paired = bootstrap([1, 2, 0, 3, 1, 2], [0] * 6, [4] * 6, list("abcdef"))
-    assert paired.after.ci95 is None
+    assert paired.after.ci95 == pytest.approx([0, 6 * (1 - 0.05 ** (1 / 6)) / 24])
     assert paired.before.ci95 is not None
     assert paired.delta.high is not None
     assert paired.delta.high < 0
@@ -89,8 +102,10 @@ def test_rows_are_drawn_below_five_groups() -> None:
 def test_pairing_makes_a_common_difficulty_cancel() -> None:
     before = [10.0, 50.0, 5.0, 80.0, 30.0, 20.0] * 4
     paired = bootstrap(before, [value - 2 for value in before], [100.0] * 24, list("abcdef") * 4)
-    assert paired.delta.ci95 == pytest.approx([-0.02, -0.02])
-    assert paired.delta.p_value == 0.0
+    assert paired.delta.half_width is not None
+    assert paired.delta.half_width < 0.006
+    assert paired.delta.p_value is not None
+    assert paired.delta.p_value < 0.05
     assert paired.before.half_width is not None
     assert paired.before.half_width > 0.1
 
@@ -168,6 +183,14 @@ def test_segments_by_hand(reference: str, one: str, two: str, differences: list[
     assert result.segments == len(differences)
     assert result.mean == pytest.approx(sum(differences) / len(differences) if differences else 0)
     assert stats.mapsswe(second, first).mean == pytest.approx(-result.mean)
+
+
+def test_segments_that_all_differ_alike_are_counted() -> None:
+    """There is no standard error; of ten that all improve the sign test says 2 / 2^10."""
+    first = [row(str(index), "a b c", "x b c") for index in range(10)]
+    result = stats.mapsswe(first, [row(str(index), "a b c", "a b c") for index in range(10)])
+    assert (result.statistic, result.segments) == (None, 10)
+    assert result.p_value == pytest.approx(2 / 2**10)
 
 
 def test_the_statistic_is_the_mean_over_its_standard_error() -> None:

@@ -102,10 +102,8 @@ def test_minutes_needed_are_never_fewer_than_there_are() -> None:
         (paired(0.4, -0.2, -0.3, -0.1, drew_rows=True), "for these speakers only"),
         (paired(0.4, -0.2, None, None, groups=1), "from a single row"),
         (paired(0.4, -0.2, None, None, groups=2, drew_rows=True), "from 2 rows alone."),
-        (
-            paired(0.4, -0.2, None, None, groups=6),
-            "from 6 speakers or recordings alone, which all show the same difference.",
-        ),
+        (paired(0.0, 0.0, -0.002, 0.002), "a difference of 0.5 points or more is ruled out"),
+        (paired(0.0123, -0.00028, -0.00036, -0.0002), "1.23 % before, 1.20 % after (difference -0.03 points"),
         (None, "the test set has no reference words"),
     ],
 )

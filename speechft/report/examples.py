@@ -28,8 +28,9 @@ Piece = tuple[str, str, str]
 
 
 def gather(
-    run_dir: Path, held: Mapping[str, list[Utterance]], score: Mapping[str, Any], *, terms: str | None
-) -> dict[str, Any]:
+    run_dir: Path, held: Mapping[str, list[Utterance]], score: Mapping[str, Any], *, terms: str | None,
+    language: str | None,
+) -> dict[str, Any]:  # fmt: skip
     """Return what the page shows of single rows and terms: `{rows, total, confusions}`.
 
     `rows` are worst first, out of `total`; `confusions` tell for each missed term what was written in its place.
@@ -42,9 +43,10 @@ def gather(
         held: hypotheses by name: before, after, and perhaps general_before, general_after.
         score: for the name of the normaliser and the kind of rate.
         terms: the term list's path, or None.
+        language: of rows that do not name theirs.
     """
     listed = term_lists.read_terms(terms) if terms else None
-    language = language_of([row for row in held["before"] if condition_of(row) == "clean"])
+    language = language_of([row for row in held["before"] if condition_of(row) == "clean"], language)
     normaliser = text_rules.get(score["normaliser"]["name"], listed, language=language)
     by_character = score.get("rate") == "cer"
 
@@ -149,8 +151,8 @@ def _row(
         _pieces(aligned, reference, as_written(text, words, by_character=by_character), glue)
         for aligned, text in zip(row["aligned"], row["texts"], strict=True)
     ]
-    start_s = utterance.offset or None
-    end_s = utterance.offset + utterance.duration if start_s and utterance.duration else None
+    end_s = utterance.offset + utterance.duration if utterance.duration else None
+    start_s = utterance.offset or (None if end_s is None else 0.0)
     return {
         "id": utterance.id,
         "set": row["set"],

@@ -88,7 +88,13 @@ def collect(run_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
         "versions": _versions(records.values()),
         "git_commit": records["score"].get("git_commit"),
         "settings": dict(settings),
-        "examples": examples.gather(run_dir, held, score, terms=(settings.get("data") or {}).get("terms")),
+        "examples": examples.gather(
+            run_dir,
+            held,
+            score,
+            terms=(settings.get("data") or {}).get("terms"),
+            language=(settings.get("model") or {}).get("language"),
+        ),
     }
 
 

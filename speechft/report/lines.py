@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from speechft.score.slices import CLEAN
-from speechft.score.tables import COUNT_NAMES, RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES, TERM_SIZES, has_width
+from speechft.score.tables import COUNT_NAMES, RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES, TERM_SIZES
 from speechft.score.verdict import percent, points
 
 NONE = "-"
@@ -221,7 +221,13 @@ def notes(content: Mapping[str, Any]) -> list[str]:
         )
     found += [leak_sentence(leak, content["leaks_allowed"]) for leak in content.get("leaks") or []]
     groups = content["groups"]
-    if groups["drawn"] == "rows" and groups["what"] != "rows":
+    if groups["what"] == "rows":
+        found.append(
+            "No test row names its speaker, so each counts as one of its own: where few people speak, the intervals "
+            "are narrower than they should be, and nothing tells whether a speaker was trained on. Name `speaker` in "
+            "the manifest."
+        )
+    elif groups["drawn"] == "rows":
         found.append(
             f"There are only {groups['count']} {groups['what']} in the test set, so the intervals speak for these "
             f"{groups['what']} only."
@@ -321,7 +327,7 @@ def _percent(rate: float | None) -> str:
 
 def _range(ci95: Sequence[float] | None, *, signs: bool) -> str:
     """An interval; that of a rate is cut at zero, where widening it can reach beyond what a rate can be."""
-    if not has_width(ci95):
+    if ci95 is None:
         return ""
     low = ci95[0] if signs else max(0.0, ci95[0])
     return f"{points(low, sign=signs)} to {points(ci95[1], sign=signs)}"

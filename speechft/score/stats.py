@@ -14,10 +14,9 @@ from scipy.special import stdtr, stdtrit
 from speechft.score.wer import Aligned, Step
 
 MIN_DRAWN = 3  # two can agree by chance, and then nothing seems to vary
-MIN_ALIKE_ROWS = 20  # all alike: up to 14 % of what was not heard may still differ (1 - 0.05^(1/20))
+NO_SPREAD = 1e-12  # rounding of sums is below this, a word in a million words above it
 MIN_GROUPS = 5  # with fewer speakers than this, drawing speakers says next to nothing: rows are drawn
 CONFIDENCE = 0.95
-NO_SPREAD = 1e-12  # rounding of sums is below this, a word in a million words above it
 CELLS_AT_ONCE = 2_000_000  # draws x distinct groups held in memory at one time: 16 MB
 SEGMENT_GOOD_WORDS = 2  # words both systems have right that close a segment, NIST's default
 
@@ -69,10 +68,9 @@ def paired_bootstrap(
     effective number of groups: 1.96 of them are too few when few groups are drawn (Bisani and Ney 2004 for the
     paired bootstrap of word errors; Hesterberg 2015, "What teachers should know about the bootstrap", for the
     correction). The p value is of the same t, so it is below 0.05 exactly when the interval leaves out zero.
-    A rate's interval ends at zero. With fewer than `MIN_GROUPS` groups that have words, rows are drawn. There is no
-    interval from fewer than `MIN_DRAWN` of them, nor of a value that no draw changes from fewer than `MIN_ALIKE_ROWS`
-    rows: draws of what was heard do not show what was not (Hanley and Lippman-Hand 1983, "If nothing goes wrong, is
-    everything all right?").
+    A rate's interval ends at zero. With fewer than `MIN_GROUPS` groups that have words, rows are drawn, and there is no
+    interval from fewer than `MIN_DRAWN` of them. Where no draw changes a value, as all rows show the same, the interval
+    is what rows of another kind, that happened not to be heard, would make of it (see `_unheard`).
 
     Args:
         before: numerators of the first rate per row (such as errors), shape (rows,).
@@ -91,7 +89,7 @@ def paired_bootstrap(
         return None
     columns = np.stack([before, denominators, after, after_denominators])
     sums, drew_rows = _sum_groups(columns, groups)
-    number, rows = sums.shape[1], _with_words(columns).sum()
+    number = sums.shape[1]
     first, second, difference = _rates(sums.sum(axis=1))
     estimates = np.array([first, second, difference])
     if number < MIN_DRAWN:
@@ -102,17 +100,12 @@ def paired_bootstrap(
     quantile = float(stdtrit(effective - 1, 0.5 + CONFIDENCE / 2))
     small_sample = math.sqrt(effective / (effective - 1))
     intervals = []
-    for value, drawn in zip(map(float, estimates), draws, strict=True):
-        standard_error = float(drawn[np.isfinite(drawn)].std()) * small_sample
-        if standard_error < NO_SPREAD and rows < MIN_ALIKE_ROWS:
-            intervals.append(Interval(value=value, low=None, high=None))
-            continue
-        margin = quantile * standard_error
-        p_value = _p_value(value, standard_error, effective)
+    for value, drawn, unheard in zip(map(float, estimates), draws, _unheard(columns), strict=True):
+        spread = float(drawn[np.isfinite(drawn)].std()) * small_sample
+        margin = quantile * spread if spread > NO_SPREAD else unheard
+        p_value = float(2 * stdtr(effective - 1, -abs(value) / margin * quantile))
         intervals.append(Interval(value=value, low=value - margin, high=value + margin, p_value=p_value))
-    before_rate, after_rate = (
-        rate if rate.low is None else replace(rate, low=max(0.0, rate.low)) for rate in intervals[:2]
-    )
+    before_rate, after_rate = (replace(rate, low=max(0.0, rate.low or 0.0)) for rate in intervals[:2])
     return Paired(before=before_rate, after=after_rate, delta=intervals[2], groups=number, drew_rows=drew_rows)
 
 
@@ -167,6 +160,24 @@ def _with_words(columns: NDArray[np.float64]) -> NDArray[np.bool_]:
     return (columns[1] > 0) | (columns[3] > 0)
 
 
+def _unheard(columns: NDArray[np.float64]) -> tuple[float, float, float]:
+    """How far a kind of row that was not heard could move each rate, and their difference.
+
+    By as many rows as n may miss with a chance of 5 %, n (1 - 0.05^(1/n)), about three (Hanley and Lippman-Hand 1983,
+    "If nothing goes wrong, is everything all right?"), each with twice as many errors as those heard, or none, and one
+    where those have none; of a difference, by what turns it round, or by as much as the first system has of errors
+    where there is none.
+    """
+    before, words, after, after_words = columns[:, _with_words(columns)]
+    missed = words.size * (1 - (1 - CONFIDENCE) ** (1 / words.size))
+    typical_before, typical_after = (float(errors[errors > 0].mean()) if errors.any() else 1.0
+                                     for errors in (before, after))  # fmt: skip
+    changed = np.abs(after - before)
+    turned = 2 * float(changed[changed > 0].mean()) if changed.any() else typical_before
+    moved = typical_before / words.sum(), typical_after / after_words.sum(), 2 * turned / (words + after_words).sum()
+    return missed * float(moved[0]), missed * float(moved[1]), missed * float(moved[2])
+
+
 def _draw(sums: NDArray[np.float64], *, resamples: int, seed: int) -> Iterator[NDArray[np.float64]]:
     """Yield rates of draws, shape (3, draws): before, after, difference.
 
@@ -188,12 +199,6 @@ def _rates(sums: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.f
     return first, second, second - first
 
 
-def _p_value(value: float, standard_error: float, effective: float) -> float:
-    if standard_error < NO_SPREAD:
-        return 1.0 if abs(value) < NO_SPREAD else 0.0
-    return float(2 * stdtr(effective - 1, -abs(value) / standard_error))
-
-
 def holm(p_values: Sequence[float]) -> list[float]:
     """Return p values corrected for their number (Holm 1979): the chance of any false alarm among them."""
     corrected = [0.0] * len(p_values)
@@ -208,7 +213,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class SegmentTest:
     """The matched-pairs sentence-segment word error test; positive: the first system makes more errors."""
 
-    statistic: float
+    statistic: float | None
     p_value: float
     segments: int
     mean: float
@@ -220,7 +225,8 @@ def mapsswe(first: Iterable[Aligned], second: Iterable[Aligned]) -> SegmentTest:
     Gillick and Cox 1989, "Some statistical issues in the comparison of speech recognition algorithms", as
     NIST's sc_stats does it: segments are closed by two words right in both systems, and Z is the mean
     difference of errors over its standard error, compared with the normal distribution. Segments depend on
-    the alignment: with `nist.align`'s the result is sc_stats' own.
+    the alignment: with `nist.align`'s the result is sc_stats' own. Where all segments differ by the same, and not by
+    nothing, there is no standard error to divide by: `statistic` is None, and the p value is the sign test's.
 
     Args:
         first: rows of the first system.
@@ -234,6 +240,8 @@ def mapsswe(first: Iterable[Aligned], second: Iterable[Aligned]) -> SegmentTest:
     number = len(differences)
     mean = sum(differences) / number if number else 0.0
     spread = sum((difference - mean) ** 2 for difference in differences)
+    if mean and not spread:
+        return SegmentTest(statistic=None, p_value=min(1.0, 2 * 0.5**number), segments=number, mean=mean)
     statistic = mean / math.sqrt(spread / (number - 1) / number) if spread else 0.0
     p_value = math.erfc(abs(statistic) / math.sqrt(2))
     return SegmentTest(statistic=statistic, p_value=p_value, segments=number, mean=mean)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, TypeGuard
+from collections.abc import Mapping
+from typing import Any
 
 RATE_NAMES = {
     "wer": "word errors",
@@ -74,10 +74,11 @@ def markdown(result: dict[str, Any]) -> str:
             parts.append(table)
     if compared:
         rows, segments = result["rows"], result["mapsswe"]
+        statistic = segments["statistic"]
+        score = "all differ alike" if statistic is None else f"z = {statistic:.2f}"
         parts.append(
             f"{rows['wins']} rows better, {rows['losses']} worse, {rows['ties']} the same; matched-pairs "
-            f"segment test over {segments['segments']} segments: z = {segments['statistic']:.2f}, "
-            f"p = {segments['p_value']:.2g}."
+            f"segment test over {segments['segments']} segments: {score}, p = {segments['p_value']:.2g}."
         )
         parts.append(_worst(result))
     normaliser, groups = result["normaliser"], result["groups"]
@@ -252,7 +253,7 @@ def _columns(first: str, *, compared: bool) -> list[str]:
 
 
 def _with_interval(rate: float | None, ci95: list[float] | None) -> str:
-    if rate is None or not has_width(ci95):
+    if rate is None or ci95 is None:
         return percent(rate)
     return f"{percent(rate)} ({100 * ci95[0]:.1f} to {100 * ci95[1]:.1f})"
 
@@ -261,9 +262,4 @@ def _difference(delta: float | None, ci95: list[float] | None) -> str:
     if delta is None:
         return "-"
     text = f"{100 * delta:+.1f}"
-    return f"{text} ({100 * ci95[0]:+.1f} to {100 * ci95[1]:+.1f})" if has_width(ci95) else text
-
-
-def has_width(ci95: Sequence[float] | None) -> TypeGuard[Sequence[float]]:
-    """Say whether an interval tells anything: that no row of many shows something does not say that none would."""
-    return ci95 is not None and ci95[0] != ci95[1]
+    return f"{text} ({100 * ci95[0]:+.1f} to {100 * ci95[1]:+.1f})" if ci95 else text

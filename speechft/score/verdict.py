@@ -6,11 +6,13 @@ import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from speechft.score.stats import MIN_DRAWN, Interval, Paired
+from speechft.score.stats import Interval, Paired
 
 SMALLEST_GAIN_SHARE = 0.1  # of the rate before, unless the user names a smallest gain
+GAIN_FLOOR = 0.005  # where nothing was wrong before, a tenth of it says nothing
 BUDGET_SHARE = 0.1  # of the base's general rate
 BUDGET_FLOOR = 0.005
+MOST_DECIMALS = 3  # of percentage points
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,8 @@ def decide(
     Args:
         test: the clean test set; None when it has no reference words.
         general: general speech; None when it was not tested.
-        smallest_gain: the smallest difference that matters, a fraction; by default 10 % of the rate before.
+        smallest_gain: the smallest difference that matters, a fraction; by default 10 % of the rate before, 0.005
+            where that was nothing.
         forgetting_budget: how much general speech may lose, a fraction; by default the larger of 0.005 and
             10 % of its rate before.
         minutes: audio in the test set, when known; without it the sentence says how many times as much is needed.
@@ -56,7 +59,7 @@ def decide(
         groups_name: what was drawn, in the sentence: speakers, recordings or rows.
     """
     before = test.before.value if test else 0.0
-    gain = SMALLEST_GAIN_SHARE * before if smallest_gain is None else smallest_gain
+    gain = (SMALLEST_GAIN_SHARE * before or GAIN_FLOOR) if smallest_gain is None else smallest_gain
     budget = forgetting_budget
     if budget is None and general is not None:
         budget = max(BUDGET_FLOOR, BUDGET_SHARE * general.before.value)
@@ -141,20 +144,19 @@ def _drawn(test: Paired | None, groups: str, size: str | None) -> str:
     if test is None:
         return ""
     drawn = "for these speakers only" if test.drew_rows else f"over {test.groups} {groups}"
+    if groups == "rows":
+        drawn = f"over {test.groups} rows, whose speakers are not named"
     return f"{drawn}, {size}" if size else drawn
 
 
 def _test_sentence(outcome: str, test: Paired | None, gain: float, *, needed: str | None, rate: str, drawn: str) -> str:
     if test is None:
         return "Too little test audio to tell: the test set has no reference words."
-    change = f"{rate} {percent(test.before.value)} before, {percent(test.after.value)} after"
+    decimals = _decimals(test.delta)
+    change = f"{rate} {percent(test.before.value, decimals)} before, {percent(test.after.value, decimals)} after"
     if test.delta.low is None or test.delta.high is None:
         return f"Too little test audio to tell: {change}, {_from_few(test)}."
-    interval = (
-        f"difference {points(test.delta.value)} points, 95 % interval {points(test.delta.low)} to "
-        f"{points(test.delta.high)}"
-    )
-    facts = f"{change} ({interval}, {drawn})"
+    facts = f"{change} ({_interval(test.delta, decimals)}, {drawn})"
     if outcome == "better":
         return f"Better: {facts}."
     if outcome == "worse":
@@ -169,15 +171,13 @@ def _general_sentence(outcome: str, general: Paired | None, budget: float | None
     if general is None or budget is None:
         return "General speech was not tested."
     delta = general.delta
-    change = f"{percent(general.before.value)} before, {percent(general.after.value)} after"
+    decimals = _decimals(delta)
+    change = f"{percent(general.before.value, decimals)} before, {percent(general.after.value, decimals)} after"
     where = ", for these speakers only" if general.drew_rows else ""
     where += f", {size}" if size else ""
     if delta.low is None or delta.high is None:
         return f"General speech: {change}, {_from_few(general)}, so nothing can be said about its budget."
-    facts = (
-        f"{change} (difference {points(delta.value)} points, 95 % interval {points(delta.low)} to "
-        f"{points(delta.high)}{where}; budget {points(budget, sign=False)})"
-    )
+    facts = f"{change} ({_interval(delta, decimals)}{where}; budget {points(budget, sign=False)})"
     worse = "worse but " if delta.low > 0 else ""
     if outcome == "within_budget":
         return f"General speech is {worse}within its budget: {facts}."
@@ -191,16 +191,31 @@ def _general_sentence(outcome: str, general: Paired | None, budget: float | None
 def _from_few(paired: Paired) -> str:
     if paired.groups == 1:
         return "from a single row"
-    few = f"from {paired.groups} {'rows' if paired.drew_rows else 'speakers or recordings'} alone"
-    return few if paired.groups < MIN_DRAWN else f"{few}, which all show the same difference"
+    return f"from {paired.groups} {'rows' if paired.drew_rows else 'speakers or recordings'} alone"
 
 
-def percent(rate: float) -> str:
-    """Write a fraction as a percentage with one decimal."""
-    return f"{100 * rate:.1f} %"
+def _interval(delta: Interval, decimals: int) -> str:
+    low, high = (points(end or 0.0, decimals=decimals) for end in (delta.low, delta.high))
+    return f"difference {points(delta.value, decimals=decimals)} points, 95 % interval {low} to {high}"
 
 
-def points(rate: float, *, sign: bool = True) -> str:
-    """Write a difference of fractions as percentage points with one decimal."""
-    text = f"{100 * rate:+.1f}" if sign else f"{100 * rate:.1f}"
-    return "0.0" if text in ("+0.0", "-0.0") else text
+def _decimals(delta: Interval) -> int:
+    """As many as show that an interval leaves out zero: one, but for differences that are small and sure."""
+    ends = delta.ci95 or [0.0, 0.0]
+    if ends[0] <= 0 <= ends[1]:
+        return 1
+    nearer = min(map(abs, ends))
+    return next((decimals for decimals in (1, 2) if round(100 * nearer, decimals)), MOST_DECIMALS)
+
+
+def percent(rate: float, decimals: int = 1) -> str:
+    """Write a fraction as a percentage."""
+    return f"{100 * rate:.{decimals}f} %"
+
+
+def points(rate: float, *, sign: bool = True, decimals: int = 1) -> str:
+    """Write a difference of fractions as percentage points."""
+    text = f"{100 * rate:+.{decimals}f}"
+    if not float(text):
+        return text[1:]
+    return text if sign else f"{100 * rate:.{decimals}f}"
