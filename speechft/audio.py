@@ -23,8 +23,8 @@ ACTIVE_RANGE_DB = 40.0  # frames within this of the loudest count as speech
 SUBTYPES = {".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "OPUS")}
 FAINT = 0.1  # FLAC with a lower peak is written in 24 bits: the rounding of 16 would add to its noise
 OGG_PAGE_BYTES = 27 + 255 + 255 * 255  # 65307, the largest page
-UNKNOWN_SIZES = (0, 0x7FFFFFFF, 0xFFFFFFFF)  # data sizes of WAV files written to a pipe
-
+# The data size of a WAV file written to a pipe is 0, or by SoX, arecord and FFmpeg one of several from here on.
+UNKNOWN_FROM = 0x7FFFF000
 
 LOWEST_RATE = 1000  # Hz; speech starts where telephones do, and resampling from less takes a filter without end
 
@@ -226,7 +226,8 @@ def _missing_in_wav(file: BinaryIO, size: int) -> int:
     while len(header := file.read(8)) == 8:
         name, length = header[:4], struct.unpack("<I", header[4:])[0]
         if name == b"data":
-            return 0 if length in UNKNOWN_SIZES else max(0, file.tell() + length - size)
+            unknown = length == 0 or length >= UNKNOWN_FROM
+            return 0 if unknown else max(0, file.tell() + length - size)
         file.seek(length + length % 2, 1)
     return 0
 

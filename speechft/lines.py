@@ -4,7 +4,8 @@ import csv
 import io
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,19 @@ def _decoded(path: Path, lines: Iterable[bytes]) -> Iterator[str]:
 
 
 def _swallowed(cells: list[str], delimiter: str, heading: list[str]) -> list[str]:
-    """Lines within a cell that look like rows of their own: as many cells, and a file of the row's kind."""
-    if "audio_filepath" not in heading or not any("\n" in cell for cell in cells):
+    """Lines within a cell that look like rows of their own: as many cells, and a file, or an id, of the row's kind."""
+    if not any("\n" in cell for cell in cells):
         return []
-    at = heading.index("audio_filepath")
-    kind = Path(cells[at]).suffix.lower() if at < len(cells) else ""
+    by_file = "audio_filepath" in heading
+    at = heading.index("audio_filepath" if by_file else "id")
+
+    def kind(row: Sequence[str]) -> str:
+        name = row[at].strip() if at < len(row) else ""
+        if by_file:
+            return Path(name).suffix.lower()
+        shape = re.sub(r"[^\W\d_]+", "a", re.sub(r"\d+", "0", name))  # `a-0` for `anna-17`
+        return shape if "0" in shape else ""
+
     lines = [line for cell in cells for line in cell.split("\n")[1:]]
     rows = ((line, line.split(delimiter)) for line in lines)
-    return [line for line, row in rows if kind and len(row) == len(heading) and Path(row[at]).suffix.lower() == kind]
+    return [line for line, row in rows if len(row) == len(heading) and kind(row) and kind(row) == kind(cells)]

@@ -209,7 +209,7 @@ def _utterance(row: dict[str, Any], folder: Path, *, need_audio: bool) -> Uttera
         view=_view(row),
         transform=_transform(row),
         hypothesis=_text(row, "hypothesis"),
-        extra={key: value for key, value in row.items() if key not in _FIELDS},
+        extra={key: value for key, value in row.items() if key not in _FIELDS and not _is_missing(value)},
         **labels,
     )
 
@@ -229,11 +229,18 @@ def _text(row: dict[str, Any], key: str) -> str | None:
 def _label(row: dict[str, Any], key: str) -> str | None:
     """A name; numbers are taken as names too, as speaker 12 is often written without quotes."""
     value = row.get(key)
-    if value is None or value == "":
+    if value is None or value == "" or _is_missing(value):
         return None
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise _BadRow("bad value", f"{key} must be text, got {value!r}")
+    if isinstance(value, float) and value.is_integer():  # pandas makes 12 a 12.0 where another row has none
+        value = int(value)
     return sys.intern(str(value)) if key in LABELS else str(value)
+
+
+def _is_missing(value: Any) -> bool:
+    """Whether it is NaN, as pandas writes what a row lacks."""
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _seconds(row: dict[str, Any], key: str) -> float | None:

@@ -366,7 +366,7 @@ def score(run: Run) -> bool:
             resamples=pipeline.score.resamples,
             seed=pipeline.score.seed,
         )
-        result["before_released"] = alone["wer"]
+        result["before_released"] = alone[alone["rate"]]
     files.write_json(stage.dir / "score.json", result)
     with files.atomic_write(stage.dir / "table.md") as file:
         file.write(tables.markdown(result))

@@ -28,8 +28,8 @@ VERSIONS = {
 LANGUAGES_WITHOUT_SPACES = frozenset({"zh", "yue", "ja", "th", "lo", "km", "my", "bo"})
 # Three-letter codes of the languages that are treated apart; English by name too, which most rows are in.
 _LANGUAGE_CODES = {
-    "english": "en", "eng": "en", "zho": "zh", "chi": "zh", "cmn": "zh", "jpn": "ja", "tha": "th", "khm": "km",
-    "mya": "my", "bur": "my", "bod": "bo", "tib": "bo", "nb": "no", "nob": "no",
+    "english": "en", "eng": "en", "zho": "zh", "chi": "zh", "cmn": "zh", "jpn": "ja", "tha": "th", "lao": "lo",
+    "khm": "km", "mya": "my", "bur": "my", "bod": "bo", "tib": "bo", "nb": "no", "nob": "no",
 }  # fmt: skip
 
 # whisper-normalizer 0.1.15 adds these to OpenAI's table ("the cause of death" would become "the because of

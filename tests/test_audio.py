@@ -102,10 +102,11 @@ def test_truncated_files_are_not_short_clips(tmp_path: Path, suffix: str, share:
     assert reason(tmp_path / f"b{suffix}") == "truncated"
 
 
-def test_a_wav_from_a_pipe_is_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("length", [0xFFFFFFFF, 0x7FFFF000, 0x80000000, 0xFFFFFFDB])
+def test_a_wav_from_a_pipe_is_whole(tmp_path: Path, length: int) -> None:
     audio.write(tmp_path / "a.wav", tone(1.0))
     content = bytearray((tmp_path / "a.wav").read_bytes())
-    content[4:8] = content[40:44] = b"\xff\xff\xff\xff"  # sizes unknown when the header was written
+    content[4:8] = content[40:44] = length.to_bytes(4, "little")  # sizes unknown when the header was written
     (tmp_path / "a.wav").write_bytes(content)
     assert len(audio.read(tmp_path / "a.wav")) == 16000
 

@@ -108,6 +108,16 @@ def test_a_quotation_mark_that_is_not_closed_swallows_no_rows(tmp_path: Path) ->
     assert [row.text for row in manifest.read(tmp_path / "whole.csv")] == ["one,\ntwo", "Hello.\nMr. Smith, come in"]
 
 
+@pytest.mark.parametrize(("name", "comma"), [("h.tsv", "\t"), ("h.csv", ",")])
+def test_without_audio_ids_tell_swallowed_rows(tmp_path: Path, name: str, comma: str) -> None:
+    lines = ["id,hypothesis", 'u1,"So he', "u2,three", 'u3,and so" on', 'u4,"Well.\nYes, 5 or so"']
+    (tmp_path / name).write_text("\n".join(lines).replace(",", comma) + "\n")
+    with pytest.raises(InputError, match="lines 2 to 4 are one row"):
+        manifest.read(tmp_path / name, need_audio=False)
+    (tmp_path / name).write_text("\n".join([lines[0], lines[-1]]).replace(",", comma) + "\n")
+    assert len(manifest.read(tmp_path / name, need_audio=False)) == 1
+
+
 def test_a_quotation_mark_that_is_never_closed_names_every_line(tmp_path: Path) -> None:
     """Also where the rest of the file is longer than the library lets a cell be."""
     lines = ["audio_filepath\ttext", 'a.wav\t"one', *(f"{n}.wav\t{'word ' * 10}" for n in range(4000))]

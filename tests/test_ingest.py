@@ -504,11 +504,21 @@ def test_one_voice_split_by_text_is_told_but_does_not_stop(tmp_path: Path) -> No
             False,
         ),
         (LONG.format("a"), "the weather was fine all week and nobody stayed at home for long", False),
+        ("本日の会議は午後三時から第二会議室で行われます", "本日の会議は午後三時から第二会議室で行われました", True),
+        ("本日の会議は午後三時から第二会議室で行われます", "明日の試験は午前九時から大講堂で始まりますので", False),
     ],
 )
 def test_near_texts_differ_in_little_words_only(one: str, other: str, near: bool) -> None:
+    one, other = overlap.text_key(one), overlap.text_key(other)
     assert overlap.is_near(one, other) is near
     assert list(overlap.near_pairs([one], [other])) == ([(one, other)] if near else [])
+
+
+def test_texts_are_told_apart_by_vowel_marks_and_the_signs_of_codes() -> None:
+    for one, other in [("वह का है", "वह की है"), ("ดี", "ดู"), ("C++ code", "C# code")]:
+        assert overlap.text_key(one) != overlap.text_key(other)
+    assert overlap.text_key("東京に、行きます。") == overlap.text_key("東京に 行きます")
+    assert overlap.text_key("Well, (cough) it's C++!") == overlap.text_key("well it s c++")
 
 
 def test_near_texts_are_found_among_many() -> None:

@@ -118,6 +118,13 @@ def test_each_fault_rejects_its_row_only(tmp_path: Path, line: str, reason: str,
         manifest.read(path)
 
 
+def test_what_pandas_writes_of_missing_and_whole_numbers(tmp_path: Path) -> None:
+    """A column of numbers with gaps is written as floats, and its gaps as NaN."""
+    lines = ['{"id": "a", "speaker": NaN, "snr_db": NaN}', '{"id": "b", "speaker": 12.0, "snr_db": 5.0}']
+    rows = manifest.read(write_lines(tmp_path / "m.jsonl", *lines), need_audio=False)
+    assert [(row.speaker, row.extra) for row in rows] == [(None, {}), ("12", {"snr_db": 5.0})]
+
+
 def test_a_line_that_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "m.jsonl"
     path.write_bytes(b'{"audio_filepath": "a.wav", "text": "na\xefve"}\n{"audio_filepath": "b.wav"}\n')

@@ -115,6 +115,13 @@ def test_realigning_equals_aligning() -> None:
     assert list(nist.realign(rows)) == list(nist.align(references, hypotheses, str.split))
 
 
+def test_long_rows_are_aligned_as_short_ones_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    references, hypotheses = random_pairs(200, seed=5)
+    short = list(nist.align(references, hypotheses, str.split))
+    monkeypatch.setattr(nist, "LONG_CELLS", 0)
+    assert list(nist.align(references, hypotheses, str.split)) == short
+
+
 def test_trn_files_come_back(tmp_path: Path) -> None:
     texts = {"utt-1": "c++ and {x}", "utt.1": "5 mg (now)", "utt_2": "", "b": "@ at"}
     speakers = {"utt-1": "spk-a", "utt.1": "spk-a", "utt_2": None, "b": None}

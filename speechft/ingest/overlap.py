@@ -1,6 +1,7 @@
 """What two sets of rows share: speakers, texts, nearly equal texts, recordings, stretches of one file."""
 
 import itertools
+import re
 import zlib
 from bisect import bisect_left
 from collections import defaultdict
@@ -9,12 +10,14 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from datasketch import MinHash, MinHashLSH
 from rapidfuzz.distance import Levenshtein
+from whisper_normalizer.basic import BasicTextNormalizer
 
 from speechft import text as texts
 from speechft.ingest.ledger import Ledger, Places
 
 KINDS = ("speaker", "text", "near_text", "audio", "segment")
 NEAR_MIN_WORDS = 5  # shorter sentences differ by their only words that matter
+NEAR_MIN_CHARACTERS = 20  # of languages without spaces, some five words too
 NEAR_DIFFERENCE = 0.1  # at most this share of the letters in words that differ
 SHINGLE = 4  # letters
 PERMUTATIONS = 64
@@ -22,12 +25,23 @@ CANDIDATE_JACCARD = 0.5  # a tenth of the letters in two places costs a third of
 LONGEST_S = 30.0  # Whisper's window; the checks reject longer rows
 OVERLAP_S = 0.1  # as much as segment ends are rounded by
 
-_normalise = texts.get("whisper-basic")
+# Whisper's own would take the marks off their letters, and with them the vowels of Hindi and Thai.
+_normalise = BasicTextNormalizer(preserve_marks=True)
+_SIGNS = re.compile(r"(?<=[^\W_])[+#]+")  # of `c++` and `c#`
 
 
 def text_key(text: str) -> str:
-    """What two transcripts must share to count as the same text; "" for silence, which never does."""
-    return " ".join(_normalise(text).split())
+    """What two transcripts must share to count as the same text; "" for silence, which never does.
+
+    Of a language without spaces every character is a word.
+    """
+    named = _SIGNS.sub(lambda signs: signs.group().replace("+", "plus").replace("#", "sharp"), text)
+    words = _normalise(named).split()
+    return " ".join("".join(words) if _is_unspaced("".join(words)) else words)
+
+
+def _is_unspaced(key: str) -> bool:
+    return not key.isascii() and texts.without_spaces([], [key])
 
 
 def near_pairs(queries: Iterable[str], pool: Iterable[str]) -> Iterator[tuple[str, str]]:
@@ -102,6 +116,10 @@ def segment_pairs(ledger: Ledger, left: Places, right: Places) -> Iterator[tuple
 
 def _signed(keys: Iterable[str]) -> Iterator[tuple[str, MinHash]]:
     """Keys of enough words, with their signatures."""
-    long, to_sign = itertools.tee(key for key in keys if key.count(" ") + 1 >= NEAR_MIN_WORDS)
-    shingles = ([key[i : i + SHINGLE].encode() for i in range(len(key) - SHINGLE + 1)] for key in to_sign)
+    enough = (
+        key for key in keys if key.count(" ") + 1 >= (NEAR_MIN_CHARACTERS if _is_unspaced(key) else NEAR_MIN_WORDS)
+    )
+    long, to_sign = itertools.tee(enough)
+    letters = (key.replace(" ", "") if _is_unspaced(key) else key for key in to_sign)
+    shingles = ([key[i : i + SHINGLE].encode() for i in range(len(key) - SHINGLE + 1)] for key in letters)
     return zip(long, MinHash.generator(shingles, num_perm=PERMUTATIONS, seed=1, hashfunc=zlib.crc32), strict=True)

@@ -159,15 +159,15 @@ def _allocate(
     for number, side in enumerate(early):
         target = shares[side] * total
         spare = len(waiting) - sum(1 for later in [*early[number + 1 :], last] if shares[later] > 0)
-        filled = 0
-        for group in list(waiting):
-            if filled >= target or spare <= 0:
-                break
-            if filled + len(group) <= OVERSHOOT * target:
-                waiting.remove(group)
+        filled, left = 0, list[list[int]]()
+        for group in waiting:
+            if filled < target and spare > 0 and filled + len(group) <= OVERSHOOT * target:
                 chosen[side].append(group)
                 filled += len(group)
                 spare -= 1
+            else:
+                left.append(group)
+        waiting = left
         if target > 0 and not filled:
             smallest = min(waiting, key=len)  # every group is larger than the share
             waiting.remove(smallest)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from speechft import files
 from speechft.errors import InputError
@@ -13,6 +15,7 @@ from speechft.score.wer import Aligned, Step, check_ids, count
 
 # sclite's costs: a substitution is cheaper than an insertion and a deletion, dearer than either.
 SUBSTITUTION, INSERTION, DELETION = 4, 3, 3
+LONG_CELLS = 20_000  # of a row's table; from here on whole rows at once are faster than cell by cell
 
 _TRN_LINE = re.compile(r"(.*)\(([^()]*)\)\s*")
 _ALTERNATIVES = re.compile(r"\{[^{}]* / [^{}]*\}")
@@ -30,25 +33,20 @@ def align(
     """
     check_ids(references, hypotheses)
     for row_id, text in references.items():
-        reference, hypothesis = split(text), split(hypotheses[row_id])
-        steps = tuple(_steps(reference, hypothesis))
-        yield Aligned(
-            id=row_id,
-            reference=reference,
-            hypothesis=hypothesis,
-            steps=steps,
-            errors=count(steps, len(reference)),
-        )
+        yield _aligned(row_id, split(text), split(hypotheses[row_id]))
 
 
 def realign(rows: Iterable[Aligned]) -> Iterator[Aligned]:
     """Yield the rows with sclite's alignments; rows without errors need none."""
     for row in rows:
-        if not row.errors.errors:
-            yield row
-            continue
-        steps = tuple(_steps(row.reference, row.hypothesis))
-        yield dataclasses.replace(row, steps=steps, errors=count(steps, len(row.reference)))
+        yield _aligned(row.id, row.reference, row.hypothesis) if row.errors.errors else row
+
+
+def _aligned(row_id: str, reference: list[str], hypothesis: list[str]) -> Aligned:
+    steps = tuple(_steps(reference, hypothesis))
+    return Aligned(
+        id=row_id, reference=reference, hypothesis=hypothesis, steps=steps, errors=count(steps, len(reference))
+    )
 
 
 def _steps(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[Step]:
@@ -69,6 +67,27 @@ def _steps(reference: Sequence[str], hypothesis: Sequence[str]) -> Iterator[Step
 
 def _path(reference: Sequence[str], hypothesis: Sequence[str]) -> list[str]:
     """Return one kind of step per alignment position; among equals pair before insertion before deletion."""
+    choose = _choices_by_row if len(reference) * len(hypothesis) >= LONG_CELLS else _choices
+    choices = choose(reference, hypothesis)
+    kinds: list[str] = []
+    left, right = len(reference), len(hypothesis)
+    while left or right:
+        choice = choices[left - 1][right] if left else 1
+        if choice == 0:
+            kinds.append("equal" if reference[left - 1] == hypothesis[right - 1] else "substitute")
+            left, right = left - 1, right - 1
+        elif choice == 1:
+            kinds.append("insert")
+            right -= 1
+        else:
+            kinds.append("delete")
+            left -= 1
+    kinds.reverse()
+    return kinds
+
+
+def _choices(reference: Sequence[str], hypothesis: Sequence[str]) -> list[bytearray]:
+    """For each cell of the table how it is reached: 0 by a pair, 1 by an insertion, 2 by a deletion."""
     width = len(hypothesis)
     choices: list[bytearray] = []
     above = [INSERTION * column for column in range(width + 1)]
@@ -92,21 +111,31 @@ def _path(reference: Sequence[str], hypothesis: Sequence[str]) -> list[str]:
             row.append(cost)
         choices.append(chosen)
         above = row
-    kinds: list[str] = []
-    left, right = len(reference), width
-    while left or right:
-        choice = choices[left - 1][right] if left else 1
-        if choice == 0:
-            kinds.append("equal" if reference[left - 1] == hypothesis[right - 1] else "substitute")
-            left, right = left - 1, right - 1
-        elif choice == 1:
-            kinds.append("insert")
-            right -= 1
-        else:
-            kinds.append("delete")
-            left -= 1
-    kinds.reverse()
-    return kinds
+    return choices
+
+
+def _choices_by_row(reference: Sequence[str], hypothesis: Sequence[str]) -> NDArray[np.uint8]:
+    """As `_choices`, a row of the table at once: an hour's 9,000 words in a second, and not in half a minute.
+
+    A row's insertions each build on the one before: a cell's cost less what as many insertions cost is the smallest
+    so far.
+    """
+    numbers: dict[str, int] = {}
+    heard = np.array([numbers.setdefault(word, len(numbers)) for word in hypothesis], dtype=np.int64)
+    insertions = INSERTION * np.arange(len(hypothesis) + 1)
+    choices = np.empty((len(reference), len(hypothesis) + 1), dtype=np.uint8)
+    above = insertions
+    for chosen, word in zip(choices, reference, strict=True):
+        pair = above[:-1] + SUBSTITUTION * (heard != numbers.get(word, -1))
+        deletion = above + DELETION
+        cost = deletion.copy()
+        np.minimum(cost[1:], pair, out=cost[1:])
+        cost = np.minimum.accumulate(cost - insertions) + insertions
+        insertion, deletion = cost[:-1] + INSERTION, deletion[1:]
+        chosen[0] = 2
+        chosen[1:] = np.where((pair <= insertion) & (pair <= deletion), 0, np.where(deletion < insertion, 2, 1))
+        above = cost
+    return choices
 
 
 def trn_id(row_id: str, speaker: str | None) -> str:
@@ -125,8 +154,9 @@ def trn_id(row_id: str, speaker: str | None) -> str:
 def write_trn(path: str | Path, texts: Mapping[str, str], speakers: Mapping[str, str | None]) -> int:
     """Write texts in NIST's transcript format, `words (speaker_id)` a line, and return how many.
 
-    Score with `sclite -r ref.trn trn -h hyp.trn trn -i rm -e utf-8`. Braces, which mark alternatives there, a
-    lone `@`, which is nothing, and lone `%` words are written so that sclite takes them for words.
+    Score with `sclite -r ref.trn trn -h hyp.trn trn -i rm -e utf-8 -s`, where `-s` tells upper from lower case. Braces,
+    which mark alternatives there, a lone `@`, which is nothing, and lone `%` words are written so that sclite takes
+    them for words.
 
     Args:
         path: the file.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import re
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -155,7 +156,7 @@ def snr_of(row: Utterance) -> float | None:
     """Return the row's signal-to-noise ratio in dB, from its own key or from what was done to it."""
     for key in ("snr_db", "snr"):
         value = row.extra.get(key)
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
             return float(value)
         if isinstance(value, str) and re.fullmatch(r"-?\d+(?:\.\d+)?", value.strip()):
             return float(value)

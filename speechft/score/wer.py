@@ -44,15 +44,6 @@ class Errors:
         """Errors per reference word; None without reference words."""
         return self.errors / self.words if self.words else None
 
-    def __add__(self, other: Errors) -> Errors:
-        return Errors(
-            hits=self.hits + other.hits,
-            substitutions=self.substitutions + other.substitutions,
-            insertions=self.insertions + other.insertions,
-            deletions=self.deletions + other.deletions,
-            invented=self.invented + other.invented,
-        )
-
 
 Step = tuple[str, int, int, int, int]
 """equal, substitute, insert or delete; reference words from, to (exclusive); hypothesis words from, to."""
