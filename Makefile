@@ -6,8 +6,8 @@ BIN      := $(VENV)/bin
 READY    := $(VENV)/.ready
 RUN      ?= $(basename $(notdir $(PIPELINE)))
 RUNS     ?= runs
-SETTINGS := $(foreach setting,$(SET),--set $(setting))
-OPTIONS   = --pipeline $(PIPELINE) --run $(RUN) --runs $(RUNS) $(SETTINGS)
+SETTINGS := $(foreach setting,$(SET),--set '$(setting)')
+OPTIONS   = --pipeline '$(PIPELINE)' --run '$(RUN)' --runs '$(RUNS)' $(SETTINGS)
 STAGES   := ingest augment encode finetune transcribe score report
 
 .DELETE_ON_ERROR:
@@ -19,14 +19,14 @@ help: ## this list
 	@echo "stages:       synth $(STAGES) (with PIPELINE=..., as for run)"
 
 demo: $(READY) ## adapt the shipped base to the shipped clinical speech, and report
-	@$(BIN)/python scripts/run.py --pipeline pipelines/demo.toml --runs $(RUNS) $(SETTINGS)
+	@$(BIN)/python scripts/run.py --pipeline pipelines/demo.toml --runs '$(RUNS)' $(SETTINGS)
 
 run: $(READY) pipeline-named ## PIPELINE=pipelines/x.toml [RUN=name] [SET="a.b=c d.e=f"]: all stages
 	@$(BIN)/python scripts/run.py $(OPTIONS)
 
 terms: $(READY) ## TERMS=my_terms.txt [RUN=terms]: adapt to a term list without recordings, and report
 	@test -n "$(TERMS)" || { echo "name a term list: make terms TERMS=my_terms.txt" >&2; exit 2; }
-	@$(BIN)/python scripts/run.py --pipeline pipelines/synth.toml --run $(or $(RUN),terms) --runs $(RUNS) --set data.terms=$(TERMS) $(SETTINGS)
+	@$(BIN)/python scripts/run.py --pipeline pipelines/synth.toml --run '$(or $(RUN),terms)' --runs '$(RUNS)' --set 'data.terms=$(TERMS)' $(SETTINGS)
 
 plan: $(READY) pipeline-named ## PIPELINE=...: steps, time, disk and memory; starts nothing
 	@$(BIN)/python scripts/run.py $(OPTIONS) --plan

@@ -3,13 +3,15 @@
 python scripts/check_demo.py runs/demo/report.json
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 
 def main() -> int:
-    verdict = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["verdict"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("report", type=Path)
+    verdict = json.loads(parser.parse_args().report.read_text(encoding="utf-8"))["verdict"]
     print(verdict["sentence"])
     if (verdict["outcome"], verdict["general"]) != ("better", "within_budget"):
         print(f"the demo must be better within its budget, and is {verdict['outcome']}, {verdict['general']}")

@@ -8,6 +8,7 @@ sentences use accents and voices that occur nowhere else. Needs the `voices` ext
 
 from __future__ import annotations
 
+import argparse
 import random
 from pathlib import Path
 
@@ -94,6 +95,7 @@ def make_role(role: str, sentences: list[dict], *, prefix: str = "", extra: dict
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     sentences = files.read_jsonl(FOLDER / "sentences.jsonl")
     general = files.read_jsonl(FOLDER / "general.jsonl")
     for split in ("train", "dev", "test"):

@@ -45,7 +45,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
     if run.pipeline.finetune.strategy == "prompt":
         return choose_prompt(run, out)
     whisper, device = run.load_base(), load.told_device()
-    base = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
+    base = {name: parameter.detach().clone() for name, parameter in whisper.model.named_parameters()}
     whisper.trained = True
     recipe = recipe_of(run, whisper)
     planned = files.JsonLines(run.dir / "encode" / "windows.jsonl")
@@ -87,7 +87,6 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
         return {}
     tuned = None if recipe.strategy == "lora" else state.restored  # adapters have been merged since
     point, points, inside, budget = _choose_blend(run, whisper, base, chooser, state.curve[0], tuned)
-    whisper.model.load_state_dict(retain.blend(base, whisper.model.state_dict(), point.alpha))
     if recipe.strategy == "lora":
         strategies.scale_adapters(out / "adapter", point.alpha)
     load.save(whisper, out / "model")
@@ -252,16 +251,16 @@ def _choose_blend(
     run: Run, whisper: Whisper, base: dict[str, torch.Tensor], chooser: Chooser, before: dict[str, Any],
     measured: dict[str, Any] | None,
 ) -> tuple[retain.Point, list[retain.Point], bool, float | None]:  # fmt: skip
-    """Sweep alpha between base and tuned weights on dev and general_dev (WiSE-FT).
+    """Sweep alpha between base and tuned weights on dev and general_dev (WiSE-FT), and leave the best in the model.
 
     `measured` holds the rates of the tuned weights where they are known, as alpha 1 need not be decoded again then.
     """
-    tuned = {name: value.detach().clone() for name, value in whisper.model.state_dict().items()}
+    tuned = retain.moved(whisper.model, base)
     general_before = before.get("general_wer")
     budget = _budget(run, general_before)
 
     def evaluate(alpha: float) -> tuple[float, float | None]:
-        whisper.model.load_state_dict(retain.blend(base, tuned, alpha))
+        retain.blend(whisper.model, base, tuned, alpha)
         rates = measured if alpha == 1.0 and measured else chooser.measure()
         log.info("blend %.3f: %s", alpha, _told(rates))
         return rates["dev_wer"], rates.get("general_wer")
@@ -269,7 +268,7 @@ def _choose_blend(
     points = retain.sweep(run.pipeline.finetune.blends, evaluate)
     share = None if budget is None else budget * CHOOSING_SHARE
     point, inside = retain.choose(points, base_general_wer=general_before, budget=share)
-    whisper.model.load_state_dict(tuned)
+    retain.blend(whisper.model, base, tuned, point.alpha)
     return point, points, inside, budget
 
 

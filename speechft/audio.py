@@ -177,6 +177,8 @@ def active_level_db(samples: np.ndarray, *, sample_rate: int = SAMPLE_RATE) -> f
 def _open(path: Path) -> soundfile.SoundFile:
     try:
         found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise AudioError("missing file", f"{path}: is a folder; name the files in it, such as {path}/*.wav")
         if not stat.S_ISREG(found.st_mode):
             raise AudioError("missing file", f"{path}: there is no such file")
         if found.st_size == 0:

@@ -251,7 +251,10 @@ def transcribe(options: argparse.Namespace) -> int:
         raise InputError("transcribe: name audio files, or a run's pipeline with --pipeline")
     from speechft.whisper import files_of_audio
 
-    model = options.model or "nano"
+    model = options.model
+    if model is None:
+        logging.warning("transcribe: by nano, which is for trials only; name a model with --model")
+        model = "nano"
     for path, hypothesis in files_of_audio.transcribe(options.audio, model=model, language=options.language):
         print(f"{path}\t{hypothesis}" if len(options.audio) > 1 else hypothesis, flush=True)
     return 0

@@ -234,7 +234,10 @@ def _override(tree: dict[str, Any], override: str) -> None:
     name, equals, value = override.partition("=")
     *tables, key = name.strip().split(".")
     if not equals or not tables:
-        raise InputError(f"--set {override}: write a table, a key and a value, such as finetune.epochs=3")
+        raise InputError(
+            f"--set {override}: write a table, a key and a value, such as finetune.epochs=3; within one, SET= of make "
+            "takes no blanks"
+        )
     for table in tables:
         tree = tree.setdefault(table, {})
         if not isinstance(tree, dict):
@@ -258,6 +261,8 @@ def _fault(entry: Any) -> str:
         return f"unknown setting {name}"
     if entry["type"] == "missing":
         return f"{name} is missing"
+    if entry["type"] in ("tuple_type", "list_type"):
+        return f'{name}: write a list, such as ["a","b"] or [0.1,0.8], got {entry.get("input")!r}'
     message = entry["msg"].removeprefix("Value error, ")
     given = entry.get("input")
     shown = f", got {given!r}" if isinstance(given, str | int | float | bool) and "got" not in message else ""

@@ -139,16 +139,16 @@ def plan_windows(run: Run, groups: Sequence[Group]) -> Iterator[dict[str, Any]]:
             seed=seed,
             gap_s=settings.gap_s,
             single_share=settings.single_share if settings.pack else 1.0,
-            max_tokens=tokens.LABEL_LIMIT,
+            max_tokens=tokens.REFERENCE_SAMPLE_LEN,
         )
         count += len(packed)
-        long += sum(sum(p.clip.tokens for p in window.placed) > tokens.REFERENCE_SAMPLE_LEN for window in packed)
+        long += sum(window.placed[0].clip.tokens > tokens.REFERENCE_SAMPLE_LEN for window in packed)
         for window in packed:
             yield _window_row(window, group)
     if long:
         log.warning(
-            "encode: %s of %s windows hold more than %d tokens of text: the reference decoder stops there, so what is "
-            "learned of their ends cannot be used; cut such recordings into shorter segments",
+            "encode: %s of %s windows hold a clip of more than %d tokens: the reference decoder stops there, so what "
+            "is learned of their ends cannot be used; cut such recordings into shorter segments",
             f"{long:,}", f"{count:,}", tokens.REFERENCE_SAMPLE_LEN,
         )  # fmt: skip
 

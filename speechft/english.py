@@ -42,6 +42,18 @@ TAKES_IS = frozenset("it he she that what there here who where how when why this
 AFTER_TERMS = {suffix: meaning for suffix, meaning in SUFFIXES.items() if suffix[0] == "'"} | {"'s": "is"}
 FILLERS = frozenset({"hmm", "mhm", "mmm", "uh", "um"})  # never `mm`, which is a unit
 
+# What a unit is called, by its sign, in the spellings that the table leaves. Not those of which case alone tells a sign
+# apart, such as mW and MW.
+_UNIT_SIGNS = """
+milligram mg microgram μg mcg μg ug μg nanogram ng kilogram kg gram g milliliter ml microliter μl microlitre μl
+deciliter dl decilitre dl liter l millimeter mm micrometer μm nanometer nm nanometre nm centimeter cm kilometer km
+meter m millimole mmol micromole μmol nanomole nmol kilohertz khz megahertz mhz gigahertz ghz hertz hz volt v
+kilovolt kv watt w kilowatt kw hour h hr h minute min second s sec s celsius °c fahrenheit °f
+""".split()
+_UNITS = {
+    name + plural: sign for name, sign in zip(_UNIT_SIGNS[::2], _UNIT_SIGNS[1::2], strict=True) for plural in ("", "s")
+}
+
 _FILLER_PAIRS = re.compile(r"(?<![\w-])(?:mm-h+m+|uh-huh)(?![\w-])")
 _HALF = re.compile(r"\band a half\b")
 _PERCENT = re.compile(r"(?<=\d)\s+per ?cent\b")
@@ -113,6 +125,19 @@ def numbers(run: list[str]) -> list[str]:
             pending = []
         (pending if joins else result).append(word)
     result.extend(_standard_numbers(pending))
+    return result
+
+
+def units(run: list[str]) -> list[str]:
+    """Write a unit after its number by its sign: `5 milligrams` is `5 mg`, `37 degrees celsius` is `37 °c`."""
+    result: list[str] = []
+    for word in run:
+        before = result[-1] if result else ""
+        if before == "degrees" and word in ("celsius", "fahrenheit"):
+            result.pop()
+            before = result[-1] if result else ""
+        numbered = before[-1:].isdigit() and _WRITTEN_NUMBER.match(before) is not None
+        result.append(_UNITS.get(word, word) if numbered else word)
     return result
 
 

@@ -242,16 +242,12 @@ class Stage:
         earlier_s = _seconds_spent(self.dir, started) if resuming and started is not None else 0.0
         try:
             self._clear(everything=not resuming)
+            now = {"settings": self.settings, "seed": self.seed, "format": self.format, "inputs": inputs}
             if resuming and record is not None:
                 self._drop_damaged(record.get("outputs", []))
-            self._begun = {
-                "settings": self.settings,
-                "seed": self.seed,
-                "format": self.format,
-                "inputs": inputs,
-                "started_at": time.time(),
-                "seconds_before": earlier_s,
-            }
+            elif why := provenance.what_changed(record or {}, now):
+                log.info("%s: begins anew, as %s", self.name, why)
+            self._begun = {**now, "started_at": time.time(), "seconds_before": earlier_s}
             write_json(self.dir / STARTED_FILE, self._begun)
             (self.dir / STAGE_FILE).unlink(missing_ok=True)
         except OSError as error:

@@ -184,7 +184,7 @@ class JargonSafe:
     def _numbers(self, run: list[str]) -> list[str]:
         if self._letters:
             return [name for word in run for name in _digit_names(word)]
-        return english.numbers(run) if self._english else run
+        return english.units(english.numbers(run)) if self._english else run
 
     def _merge_terms(self, words: list[str]) -> list[str]:
         """Write a term's canonical spelling where the rules have arrived at another form of it.

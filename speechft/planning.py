@@ -17,7 +17,7 @@ from speechft.ingest import readers
 from speechft.ingest.stage import sides_of
 from speechft.manifest import Reject
 from speechft.run import Run
-from speechft.whisper import operations
+from speechft.whisper import operations, source
 from speechft.whisper.operations import Shape
 
 # Measured on 2 cores with bf16, 10^9 operations a second: up to `nano`'s width by the demo's stages, beyond it by those
@@ -221,8 +221,10 @@ def shape_of(run: Run) -> Shape:
             d_model=config["d_model"], encoder_layers=config["encoder_layers"],
             decoder_layers=config["decoder_layers"], vocabulary=config["vocab_size"], n_mels=config["num_mel_bins"],
         )  # fmt: skip
+    if not source.is_hub_id(base):
+        source.find(base)  # says what is wrong
     for name, shape in reversed(operations.PUBLISHED.items()):
-        if name in base:
+        if name in base and "distil" not in base:  # whose decoders have two layers
             return shape
     raise InputError(f"model.base = {base!r}: its size is not known before it is fetched; use a local directory")
 
@@ -245,18 +247,28 @@ def _heard(run: Run, load: Load) -> float:
 
 
 def loads(run: Run) -> dict[str, Load]:
-    """Rows and audio of each role, divided as `ingest` will."""
+    """Rows and audio of each role, divided as `ingest` will.
+
+    Raises:
+        InputError: more rows cannot be read than `ingest` would let pass.
+    """
     data = run.pipeline.data
     named = {"train": data.train, "dev": data.dev, "test": data.test, "general": data.general}
     rows: Counter[str] = Counter()
     told: dict[str, Load] = {}  # those that say how long they are
     samples: dict[str, Path] = {}
+    rejects: list[Reject] = []
     for row in readers.Manifests({role: paths for role, paths in named.items() if paths}):
-        if not isinstance(row, Reject):
+        if isinstance(row, Reject):
+            rejects.append(row)
+        else:
             rows[row.role] += 1
             samples.setdefault(row.role, row.utterance.audio_filepath or Path())
             if row.utterance.duration:
                 told[row.role] = told.get(row.role, Load()).plus(1, row.utterance.duration)
+    total = rows.total() + len(rejects)
+    if len(rejects) > data.max_rejected_share * total:
+        raise InputError(f"{len(rejects):,} of {total:,} rows cannot be used (such as {rejects[0].detail})")
     found = {role: Load() for role in readers.ROLES}
     for role, count in rows.items():
         known = told.get(role) or Load(rows=1, seconds=audio.probe(samples[role]).duration_s)

@@ -23,6 +23,7 @@ class Progress:
         self.title = title
         self._started = self._spoken = time.monotonic()
         self._bar: Bar | None = None
+        self._first: tuple[int, float] | None = None  # how much was done when it was first told, and when
 
     def __enter__(self) -> Progress:
         self._started = self._spoken = time.monotonic()
@@ -40,10 +41,12 @@ class Progress:
             self._bar.update(self._task, completed=done, total=total, description=f"{self.title} {note}".strip())
             return
         now = time.monotonic()
+        self._first = self._first or (done, now)
         if done and now - self._spoken > SPEAK_EVERY_S:
-            left_s = (now - self._started) / done * (total - done)
+            before, since = self._first  # the first took the start-up too
+            left = f", about {(now - since) / (done - before) * (total - done):.0f} s left" if done > before else ""
             note = f", {note}" if note else ""
-            log.info("%s: %s of %s, about %.0f s left%s", self.title, f"{done:,}", f"{total:,}", left_s, note)
+            log.info("%s: %s of %s%s%s", self.title, f"{done:,}", f"{total:,}", left, note)
             self._spoken = now
 
     def part(self, before: int, total: int) -> Callable[[int], None]:

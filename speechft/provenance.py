@@ -6,7 +6,9 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from speechft import __version__
 
@@ -20,6 +22,26 @@ def versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             versions[package] = importlib.metadata.version(package)
     return versions
+
+
+def what_changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Which settings differ between two stage records, else that something else does; "" without an earlier one."""
+    if "settings" not in before:
+        return ""
+    one, two = (_leaves(record["settings"] | {"seed": record.get("seed")}) for record in (before, now))
+    found = [
+        f"{name} was {one.get(name)!r}, is {two.get(name)!r}" for name in one | two if one.get(name) != two.get(name)
+    ]
+    if found:
+        return "; ".join(found[:3]) + ("; ..." if len(found) > 3 else "")
+    return "what it reads has changed" if before.get("format") == now["format"] else "this version writes it otherwise"
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in settings.items():
+        found |= _leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
 
 
 def git_commit() -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,27 +12,31 @@ from typing import TYPE_CHECKING, Any
 from speechft import files, manifest
 from speechft.config import Pipeline
 from speechft.manifest import Utterance
+from speechft.text import language_code
 from speechft.whisper import source
 
 if TYPE_CHECKING:
     from speechft.whisper.load import Whisper
 
 FORMATS = {
-    "ingest": 2,
+    "ingest": 3,
     "augment": 7,
     "conditions": 4,
     "synth": 2,
-    "encode": 4,
+    "encode": 5,
     "finetune": 2,
     "transcribe": 2,
-    "score": 4,
-    "report": 4,
+    "score": 5,
+    "report": 5,
 }
 SOURCED = ("noise", "room")  # transforms that may take sound from folders and manifests, which these keys name
 SOURCE_KEYS = frozenset({"from", "babble_from"})
 LEARNED = ("train", "general_train")  # roles that may be trained on
 CHOOSING = ("dev", "general_dev")  # roles that may decide something
 REPORTED = ("test", "general_test")  # roles that decide nothing
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,17 @@ class Run:
         """What is spoken in rows that name no language; None where texts are translations, which nobody spoke."""
         model = self.pipeline.model
         return None if model.task == "translate" else model.language or "en"
+
+    def warn_of_other_languages(self, rows: Mapping[str, int]) -> None:
+        """Say so where rows name another language than the one that the model is told, before and after."""
+        told = self.spoken_language
+        others = {code: count for code, count in rows.items() if told and code != language_code(told)}
+        if others:
+            named = ", ".join(f"{code} {count:,}" for code, count in others.items())
+            log.warning(
+                "ingest: rows say that they are in another language (%s) than the model is told, which is %s: set "
+                "model.language, or every one is learned and transcribed as that", named, told,
+            )  # fmt: skip
 
     def check_ahead(self) -> None:
         """Check what later stages would refuse, before the first spends hours.
@@ -101,6 +117,16 @@ class Run:
     def says_in(self, tables: Collection[str]) -> dict[str, str | None]:
         """What the record of a stage tells of the language: nothing where no text is said again."""
         return {"language": self.spoken_language} if "say" in tables else {}
+
+    @property
+    def made_with(self) -> str:
+        """What the run was made with so far, for whoever comes back to it without its settings."""
+        record = self.dir / "ingest" / files.STAGE_FILE
+        if not record.exists():
+            return ""
+        data = files.read_json(record)["settings"]["data"]
+        named = ((role, data[role]) for role in ("train", "dev", "test", "general") if data[role])
+        return f"; {self.dir} was made with " + " ".join(f"data.{role}={','.join(paths)}" for role, paths in named)
 
     def table(self, *names: str) -> dict[str, Any]:
         """Settings of some tables of the pipeline, as JSON values."""
@@ -170,8 +196,13 @@ class Run:
 
     def stores(self) -> tuple[str, ...]:
         """Names of the stores of states: what chooses and what is reported apart, so that a change of test conditions
-        leaves training alone."""
-        return ("train", "choosing", "reported") if self.learns_from == "states" else ("choosing", "reported")
+        leaves training alone. An encoder that changes chooses by what it makes itself."""
+        kept = {
+            "states": ("train", "choosing", "reported"),
+            "nothing": ("choosing", "reported"),
+            "audio": ("reported",),
+        }
+        return kept[self.learns_from]
 
     def store(self, name: str) -> dict[str, Any]:
         """What `encode` wrote of a store: `{key, count, gb}`, and the rows' `ids` where each is a window."""

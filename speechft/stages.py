@@ -62,7 +62,7 @@ def ingest(run: Run) -> bool:
     data, roles = run.pipeline.data, _roles(run)
     for path in (path for paths in roles.values() for path in paths):
         if not path.exists() and run.dir / "synth" not in path.parents:  # what is spoken comes in a moment
-            raise InputError(f"{path}: there is no such manifest; correct the pipeline's [data] table")
+            raise InputError(f"{path}: there is no such manifest; correct the pipeline's [data] table{run.made_with}")
     if data.terms and not data.terms.exists():
         raise InputError(f"{data.terms}: there is no such term list; correct data.terms")
     if run.pipeline.synth is not None and not spoken.synth(run):
@@ -87,6 +87,7 @@ def ingest(run: Run) -> bool:
         seed=1,
     )
     stage.finish(counts, stage.outputs(), sound=_sound(stage.dir))
+    run.warn_of_other_languages(counts["languages"])
     return True
 
 

@@ -90,7 +90,7 @@ def test_a_label_that_the_reference_decoder_would_not_finish_is_warned_of(
     with caplog.at_level(logging.WARNING):
         planned, rejects = windows_of(run_of(tmp_path / "long", 5, words), whisper)
         assert (len(planned), rejects) == (2, [])
-        assert "1 of 2 windows hold more than 224 tokens" in caplog.text
+        assert "1 of 2 windows hold a clip of more than 224 tokens" in caplog.text
         caplog.clear()
         windows_of(run_of(tmp_path / "short", 5, words - 1), whisper)
     assert not caplog.records

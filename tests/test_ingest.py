@@ -222,6 +222,42 @@ def test_one_manifest_named_for_several_roles_is_shared_out_by_split(tmp_path: P
     }
     assert (counts["rejected"], counts["other_split"], counts["in"]) == ({"missing split": 1}, 2, 14)
     assert ids(tmp_path, "dev") == ["b0", "b1"]
+    assert "2 rows say split 'unused', and no setting of [data] takes it" in audited(tmp_path)["notes"][0]
+    run(tmp_path, {"train": [path], "test": [path]})
+    assert "2 rows say split 'dev', and data.dev is not named" in audited(tmp_path)["notes"][0]
+
+
+def test_a_speaker_of_test_is_found_wherever_the_split_put_it(tmp_path: Path) -> None:
+    """Dev is cut from train, and would hide the speaker whom it drew."""
+    voices = "abcdefghij"
+    train = [
+        {**each, "speaker": name}
+        for name in voices
+        for each in clips(tmp_path, name, 1, seed=ord(name), text=f"{name} says")
+    ]
+    sides = set()
+    for speaker in voices:
+        test = [{**clips(tmp_path, "t", 1, seed=500)[0], "speaker": speaker}]
+        roles = {"train": [save(tmp_path / "m.jsonl", train)], "test": [save(tmp_path / "t.jsonl", test)]}
+        with pytest.raises(InputError, match="speaker leak: 1 of 1 test rows have a speaker of") as caught:
+            run(tmp_path, roles)
+        sides.add(str(caught.value).split(" speaker of ")[1].split()[0])
+    assert sides == {"train", "dev"}
+
+
+def test_languages_are_counted_by_code(tmp_path: Path) -> None:
+    rows = [*clips(tmp_path, "a", 2, seed=1, lang="German"), *clips(tmp_path, "b", 1, seed=9, lang="en-GB")]
+    assert run(tmp_path, {"test": [save(tmp_path / "m.jsonl", rows)]})["languages"] == {"de": 2, "en": 1}
+
+
+def test_a_misspelt_speaker_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        {"speakr" if key == "speaker" else key: value for key, value in each.items()}
+        for each in clips(tmp_path, "a", 4, seed=1)
+    ]
+    run(tmp_path, {"test": [save(tmp_path / "m.jsonl", rows)]})
+    assert "'speakr' is not known, is 'speaker' meant?" in audited(tmp_path)["notes"][0]
+    assert "no row of test names its speaker" in caplog.text
 
 
 def test_a_manifest_named_again_by_a_link_is_the_same(tmp_path: Path) -> None:
@@ -444,7 +480,7 @@ def test_each_kind_of_leak_stops_the_run_and_can_be_allowed_by_name(tmp_path: Pa
     message = str(caught.value)
     assert message.startswith(f"{kind} leak: 1 of 3 test rows ")
     assert '"a2" and "b1"' in message
-    assert f'data.allow_leaks = ["{kind}"]' in message
+    assert f'data.allow_leaks=["{kind}"]' in message
     assert not (tmp_path / "out" / "test.jsonl").exists()
     [leak] = audited(tmp_path)["leaks"]
     assert (leak["kind"], leak["rows"], leak["allowed"], leak["pairs"]) == (kind, 1, False, [["a2", "b1"]])
@@ -455,7 +491,7 @@ def test_each_kind_of_leak_stops_the_run_and_can_be_allowed_by_name(tmp_path: Pa
 def test_all_kinds_at_once_are_named_together(tmp_path: Path) -> None:
     rows = clips(tmp_path, "a", 3, seed=1)
     roles = {role: [save(tmp_path / f"{role}.jsonl", rows)] for role in ("train", "dev", "test")}
-    with pytest.raises(InputError, match=r'data\.allow_leaks = \["speaker", "text", "audio"\]'):
+    with pytest.raises(InputError, match=r'data\.allow_leaks=\["speaker","text","audio"\]'):
         run(tmp_path, roles)
     with pytest.raises(InputError, match=r"data\.allow_leaks must name kinds of leak .* got 'all'"):
         run(tmp_path, roles, allow_leaks=["all"])

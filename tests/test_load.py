@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import any_whisper
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from speechft import audio, config, files, manifest
 from speechft.adapt import strategies
@@ -104,6 +106,46 @@ def test_which_models_have_languages_where_they_do_not_say(tmp_path: Path) -> No
     (folder / "generation_config.json").write_text("{", encoding="utf-8")
     with pytest.raises(InputError, match="generation_config.json: is not valid JSON"):
         source.is_multilingual(folder)
+
+
+@pytest.mark.parametrize("vocabulary", [51864, 51865])
+def test_a_model_without_a_generation_config_decodes_as_with_one(tmp_path: Path, vocabulary: int) -> None:
+    """As many of 2022 and 2023 have none, or an old one; what is saved has one, and transformers decodes by it."""
+    folder = any_whisper.save(tmp_path / "base", vocabulary)
+    encoded = torch.randn(2, 1500, load.load(str(folder)).model.config.d_model)
+    expected = decode.decode_ids(load.load(str(folder)), encoded, device=CPU, max_new_tokens=8)
+    for name in ("generation_config.json", "preprocessor_config.json"):
+        (folder / name).unlink(missing_ok=True)
+    bare = load.load(str(folder))
+    assert decode.decode_ids(bare, encoded, device=CPU, max_new_tokens=8) == expected
+    assert decode.decode_ids(bare, encoded, device=CPU, max_new_tokens=8, timestamps=True)
+    load.save(bare, tmp_path / "saved")
+    model = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "saved")
+    silence = torch.zeros(1, bare.n_mels, 3000)
+    options = {"language": "en", "task": "transcribe"} if bare.multilingual else {}
+    assert model.generate(silence, max_new_tokens=4, **options).shape[0] == 1
+
+
+@pytest.mark.parametrize("trains", [True, False])
+def test_decoding_casts_each_weight_once_and_leaves_what_trains_alone(trains: bool) -> None:
+    whisper = load.load("nano")
+    whisper.model.requires_grad_(trains)
+    device = load.Device(name="cpu", precision=torch.bfloat16, reason="test")
+    encoded = torch.randn(1, 1500, whisper.model.config.d_model)
+    cast: Counter[int] = Counter()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("dtype") == torch.bfloat16:
+                cast[args[0].data_ptr()] += 1
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        decode.decode_ids(whisper, encoded, device=device, max_new_tokens=6)
+    weights = {p.data_ptr() for p in whisper.model.model.decoder.parameters() if p.dim() == 2}
+    assert {cast[place] for place in weights} <= {0, 1}
+    assert sum(cast[place] for place in weights) > 20
+    assert {p.requires_grad for p in whisper.model.parameters()} == {trains}
 
 
 def test_nano_is_a_genuine_small_english_whisper() -> None:

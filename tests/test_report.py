@@ -376,7 +376,7 @@ def test_silence_and_empty_hypotheses(tmp_path: Path) -> None:
     page = Page((run / "report.html").read_text(encoding="utf-8"))
     assert "(silence)" in page.text
     assert "(nothing written)" not in page.text  # its missing words are shown instead
-    assert "0 words said" in page.text
+    assert "errors in 0 words" in page.text
 
 
 @pytest.mark.parametrize(

@@ -104,6 +104,9 @@ ALIKE = [
     ("20¢ and 5 €", "¢20 and €5"),
     ("5€", "five euros"),
     ("50%/50%", "50% 50%"),
+    ("five milligrams, 10 micrograms or 10 mcg", "5 mg, 10 µg or 10 µg"),
+    ("two millilitres in 5 minutes", "2 mL in 5 min"),
+    ("thirty-seven degrees Celsius", "37 °C"),
 ]
 
 
@@ -167,6 +170,7 @@ TERMS = [
         ("insulin's effect", "insulin effect"),
         ("it's IT's it'll it's been", "it is it is it will it has been"),
         ("insulin'll...insulin", "insulin will insulin"),
+        ("five milligrams of insulin", "5 mg of insulin"),
         ("insulin/glucagon", "insulin glucagon"),
     ],
 )

@@ -29,6 +29,7 @@ from speechft.errors import InputError, Stopped
 from speechft.whisper import decode, load, tokens
 
 CPU = load.Device(name="cpu", precision=torch.float32, reason="tests repeat exactly")
+NEEDS_CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
 RECIPE = Recipe(
     strategy="decoder", epochs=2, learning_rate=1e-3, batch_clips=2, replay_share=0.0, distil=0.0, l2sp=0.0, patience=9,
     timestamp_share=0.3, previous_share=0.3, upper_layers=1, encoder_layers=0, lora_rank=4, seed=1,
@@ -440,8 +441,8 @@ def test_adapters_are_kept_apart_and_merged(small: load.Whisper, tmp_path: Path)
     strategies.scale_adapters(tmp_path / "out" / "adapter", 0.5)
     again = load.load(str(tmp_path / "base"))
     blended = peft.PeftModel.from_pretrained(again.model, tmp_path / "out" / "adapter").merge_and_unload()
-    for name, value in retain.blend(before, merged, 0.5).items():
-        torch.testing.assert_close(blended.state_dict()[name], value)
+    for name, value in merged.items():
+        torch.testing.assert_close(blended.state_dict()[name], torch.lerp(before[name], value, 0.5))
     load.save(small, tmp_path / "model")
     saved = transformers.WhisperForConditionalGeneration.from_pretrained(tmp_path / "model").state_dict()
     for name, value in merged.items():
@@ -744,15 +745,23 @@ def test_the_rate_warms_up_and_falls_to_a_tenth() -> None:
     assert rates[-1] == pytest.approx(0.1)
 
 
-def test_blend_is_exact_at_the_ends() -> None:
-    base, tuned = {"w": torch.randn(3)}, {"w": torch.randn(3)}
-    assert torch.equal(retain.blend(base, tuned, 0.0)["w"], base["w"])
-    assert torch.equal(retain.blend(base, tuned, 1.0)["w"], tuned["w"])
-    torch.testing.assert_close(retain.blend(base, tuned, 0.5)["w"], (base["w"] + tuned["w"]) / 2)
+@pytest.mark.parametrize("device", ["cpu", pytest.param("cuda", marks=[pytest.mark.gpu, NEEDS_CUDA])])
+def test_blend_is_exact_at_the_ends_and_holds_what_moved_alone(device: str) -> None:
+    model = torch.nn.ModuleDict({"moves": torch.nn.Linear(3, 3), "stays": torch.nn.Linear(3, 3)})
+    base = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    model.to(device)["moves"].weight.data.mul_(-1.7)
+    tuned = retain.moved(model, base)
+    assert tuned.keys() == {"moves.weight"}
+    for alpha, expected in ((0.5, -0.35 * base["moves.weight"]), (0.0, base["moves.weight"])):
+        retain.blend(model, base, tuned, alpha)
+        torch.testing.assert_close(model["moves"].weight.cpu(), expected, rtol=1e-5, atol=1e-6)
+    assert torch.equal(model["moves"].weight.cpu(), base["moves.weight"])
+    retain.blend(model, base, tuned, 1.0)
+    assert torch.equal(model["moves"].weight.cpu(), tuned["moves.weight"])
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@NEEDS_CUDA
 def test_passes_recorded_as_graphs_learn_what_launched_ones_do(
     small: load.Whisper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -778,13 +787,6 @@ def test_passes_recorded_as_graphs_learn_what_launched_ones_do(
     assert 0 < len(recorded) < len(losses[True])
     assert losses[True] == pytest.approx(losses[False], rel=1e-4)
     assert losses[True][-1] < losses[True][0]
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
-def test_blend_takes_its_base_from_another_device() -> None:
-    base, tuned = {"w": torch.zeros(3)}, {"w": torch.ones(3, device="cuda")}
-    assert retain.blend(base, tuned, 0.25)["w"].tolist() == [0.25, 0.25, 0.25]
 
 
 def test_choice_is_best_dev_inside_the_budget() -> None:

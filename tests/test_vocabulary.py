@@ -50,6 +50,19 @@ def test_half_precision_is_as_close_as_pytorchs() -> None:
         assert (own - true).norm() <= 1.5 * (other - true).norm() + 1e-6
 
 
+def test_gradients_of_thousands_of_labels_are_not_lost_in_half_precision() -> None:
+    """A share of 1/3000 in fp16 would leave nothing of a token's small gradients, whatever the loss is scaled by."""
+    torch.manual_seed(1)
+    hidden, weight, labels = torch.randn(64, 32), torch.randn(2000, 32) / 8, torch.randint(0, 2000, (64,))
+    found = []
+    for precision in (torch.float32, torch.float16):
+        inputs = hidden.to(precision).requires_grad_(), weight.clone().requires_grad_()
+        value = vocabulary.loss(*inputs, labels, shares=torch.full((64,), 1 / 3000))
+        found.append([g.float() for g in torch.autograd.grad(65536 * value, inputs)])
+    for exact, half in zip(*found, strict=True):
+        assert (half - exact).norm() <= 3e-3 * exact.norm()
+
+
 @pytest.mark.usefixtures("few_rows_at_once")
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_logits_of_all_labels_never_exist_at_once(precision: torch.dtype) -> None:

@@ -25,11 +25,21 @@ def pull(model: Any, base: Mapping[str, torch.Tensor], weight: float, *, scaler:
     return value.detach()
 
 
-def blend(base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], alpha: float) -> dict[str, torch.Tensor]:
-    """Weights `alpha` of the way from base to tuned (WiSE-FT, Wortsman et al. 2022); 0 and 1 are exact copies."""
-    if alpha in (0.0, 1.0):
-        return {name: (tuned if alpha else base)[name].clone() for name in tuned}
-    return {name: torch.lerp(base[name].to(value.device), value, alpha) for name, value in tuned.items()}
+def moved(model: Any, base: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Copies of the parameters that are not the base's any more, on the host."""
+    now = ((name, parameter.detach().cpu()) for name, parameter in model.named_parameters())
+    return {name: value.clone() for name, value in now if not torch.equal(value, base[name])}
+
+
+def blend(model: Any, base: Mapping[str, torch.Tensor], tuned: Mapping[str, torch.Tensor], alpha: float) -> None:
+    """Give a model weights `alpha` of the way from base to tuned (WiSE-FT, Wortsman et al. 2022), exact at 0 and 1.
+
+    In place, a tensor at a time: no third model is held.
+    """
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, value in tuned.items():
+            parameters[name].copy_(torch.lerp(base[name], value, alpha))
 
 
 @dataclass(frozen=True, kw_only=True)

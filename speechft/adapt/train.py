@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
 import math
 import random
 import signal
@@ -30,8 +29,6 @@ from speechft.adapt.team import Team
 from speechft.errors import InputError, Stopped
 from speechft.whisper import attention, memory, tokens
 from speechft.whisper.load import Device, Whisper
-
-logger = logging.getLogger(__name__)
 
 WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
@@ -72,9 +69,7 @@ def train(
         Stopped: SIGTERM or SIGINT came; the checkpoint holds the last whole step.
     """
     if not any(not item.replay for item in items):
-        raise InputError(
-            "finetune: no training windows are left; look at rejects.jsonl in the ingest and encode folders"
-        )
+        raise InputError("finetune: no training windows are left; see rejects.jsonl in the ingest and encode folders")
     loop = Loop(
         whisper, recipe, device=device, inputs=inputs, from_states=from_states, out=out, team=team or Team(),
         name_of=name_of, say=say,
@@ -125,14 +120,16 @@ class Loop:
         self.attending = passes.attention_kind(device, from_states=from_states)
         self.upload = passes.Upload(device)
         self.graphs = graphs.Graphs(record=graphs.are_possible(device, self.core.config, from_states=from_states))
+        self.grid = (
+            graphs.STATES_GRID if self.graphs.record else 1
+        )  # whatever becomes of them: all processes draw alike
         self.base = copy.deepcopy(self.core.model).requires_grad_(False) if recipe.distil > 0 else None
         if self.base is not None:
             if from_states:
                 self.base.encoder = None  # what it would say is what was kept
             if self.attending:
                 self.base.decoder.set_attn_implementation(self.attending)
-        names = self.core.named_parameters()
-        self.anchor = {name: p.detach().clone() for name, p in names} if recipe.l2sp > 0 else {}
+        self.anchor = {name: p.detach().clone() for name, p in self.core.named_parameters() if recipe.l2sp > 0}
         self.model = self.core
         if recipe.strategy == "lora":
             torch.manual_seed(recipe.seed)  # of the adapters' first factor
@@ -209,7 +206,7 @@ class Loop:
         if self.from_states:
             lengths = passes.heard(
                 [item.segments[-1].end_s for item in chunk], states=whole, seed=label, extra=extra,
-                grid=graphs.STATES_GRID if self.graphs.record else 1,
+                grid=self.grid,
             )  # fmt: skip
         mine = self.team.share(list(zip(chunk, examples, lengths, strict=True)))
         divisors = objective.count_labels(examples, [item.replay for item in chunk])
@@ -222,7 +219,8 @@ class Loop:
             except (RuntimeError, MemoryError) as error:
                 if not memory.is_out_of_memory(error):
                     raise
-                self._make_room(len(mine), error)
+                failed = error.with_traceback(None)  # which holds what the pass had made
+            self._make_room(len(mine), failed)
         self.team.add_gradients(self.trained)
         self.scaler.unscale_(self.optimizer)
         norm_there = nn.utils.clip_grad_norm_(self.trained, CLIP_NORM)
@@ -382,7 +380,7 @@ class Loop:
             if saved["scaler"]:  # none of a precision that needs none
                 self.scaler.load_state_dict(saved["scaler"])
             self.state = Standing(**json.loads(saved["progress"]))
-            logger.info("finetune: goes on after epoch %d, step %d", self.state.epoch, self.state.step)
+            self.say(f"finetune: goes on after epoch {self.state.epoch}, step {self.state.step}")
         return self.state
 
     def restore_best(self) -> None:

@@ -62,6 +62,8 @@ class _Loss(torch.autograd.Function):
             base_matrix = None if teacher is None else teacher.weight.to(hidden.dtype)
             gradients = hidden.new_empty(len(labels), len(weight))
             total = torch.zeros((), device=hidden.device)
+            # By shares of the largest: as they are, fp16 would round the gradients of a thousand labels to nothing.
+            largest = shares.amax() if teacher is None else torch.maximum(shares.amax(), teacher.shares.amax())
             at_once = max(1, CELLS_AT_ONCE.get(hidden.device.type, CELLS_AT_ONCE["cpu"]) // len(weight))
             for start in range(0, len(labels), at_once):
                 chunk = slice(start, start + at_once)
@@ -74,19 +76,19 @@ class _Loss(torch.autograd.Function):
                     base_logs = torch.log_softmax(base @ base_matrix.T, -1, dtype=torch.float32)
                     expected, own, taught = base_logs.exp(), logs[: len(base)], teacher.shares[chunk, None]
                     total += (taught * base_logs.sub_(own).mul_(expected).sum(-1, keepdim=True)).sum()
-                    pull = own.exp().sub_(expected).mul_(taught)
-                gradient = logs.exp_().mul_(counted)  # in place: every copy of the logits counts
-                gradient.scatter_add_(1, ids, -counted)
+                    pull = own.exp().sub_(expected).mul_(taught / largest)
+                gradient = logs.exp_().mul_(counted / largest)  # in place: every copy of the logits counts
+                gradient.scatter_add_(1, ids, -counted / largest)
                 if pull is not None:
                     gradient[: len(pull)] += pull
                 gradients[chunk] = gradient
-        ctx.save_for_backward(hidden, matrix, gradients)
+        ctx.save_for_backward(hidden, matrix, gradients, largest)
         return total
 
     @staticmethod
     def backward(ctx: Any, *upstream: Any) -> Any:
-        hidden, matrix, gradients = ctx.saved_tensors
-        scale = upstream[0].to(torch.float32, copy=True)  # a kernel first: cuBLAS warns in a thread that ran none
+        hidden, matrix, gradients, largest = ctx.saved_tensors
+        scale = upstream[0].to(torch.float32) * largest  # a kernel first: cuBLAS warns in a thread that ran none
         by_hidden = by_weight = None
         with torch.autocast(hidden.device.type, enabled=False):
             if ctx.needs_input_grad[0]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import hashlib
 import logging
 from array import array
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,12 +17,13 @@ import numpy as np
 from speechft import manifest
 from speechft.errors import InputError
 from speechft.ingest.ledger import Row, short_hash
-from speechft.manifest import Reject, Utterance
+from speechft.manifest import LABELS, Reject, Utterance
 
 log = logging.getLogger(__name__)
 
 NAMED_ROLES = ("train", "dev", "test", "general")  # what a pipeline's [data] may name
 GENERAL_ROLES = ("general_train", "general_dev", "general_test")
+ALIKE = 0.75  # of two keys, by difflib: `speakr` and `speaker_id` are like `speaker`
 ROLES = ("train", "dev", "test", *GENERAL_ROLES)  # what ingest writes, one file each
 SPLIT_ALIASES = {"training": "train", "validation": "dev", "valid": "dev", "val": "dev", "testing": "test"}
 
@@ -42,7 +45,7 @@ class Manifests:
     A manifest is read twice, so that no more of its rows is held than the hashes of their ids: whether an id is free
     and whether rows say their split is known after the first time. That an id comes twice in a manifest is for the
     caller to see. `total` is how many rows there are, segments cut, of which `other_split` are left out while rows are
-    asked for; `notes` says what is odd.
+    asked for (`left_out` by split); `notes` says what is odd.
     """
 
     def __init__(self, roles: Mapping[str, Sequence[Path]]) -> None:
@@ -59,8 +62,13 @@ class Manifests:
                     holders.append(role)
         self._surveys = [_survey(path, holders) for path, holders in named.values()]
         self.total = sum(survey.rows for survey in self._surveys)
-        self.other_split = 0
+        self.left_out: Counter[str] = Counter()
         self.notes: list[str] = []
+
+    @property
+    def other_split(self) -> int:
+        """Rows left out so far."""
+        return self.left_out.total()
 
     def __iter__(self) -> Iterator[Row | Reject]:
         """Read them again.
@@ -68,7 +76,7 @@ class Manifests:
         Raises:
             InputError: a manifest has changed meanwhile.
         """
-        self.other_split, self.notes = 0, []
+        self.left_out, self.notes = Counter(), []
         taken: np.ndarray = np.empty(0, dtype=np.uint64)
         for survey in self._surveys:
             mine = array("Q")
@@ -78,6 +86,8 @@ class Manifests:
                 if isinstance(found, Reject):
                     yield found
                     continue
+                if lines == 1 and (hint := _misspelt(found)):
+                    self._note(f"{survey.path}: {hint}")
                 label = _split_label(found)
                 role = _role(label, survey.holders, labelled=survey.labelled)
                 where = f"{survey.path}:{number}"
@@ -85,7 +95,7 @@ class Manifests:
                     detail = f"{where}: the manifest is shared out by split, but this row's split is not set"
                     yield Reject(found.row(), "missing split", detail, where)
                 elif role is None:
-                    self.other_split += 1
+                    self.left_out[str(label)] += 1
                 else:
                     foreign += len(survey.holders) == 1 and label in ROLES and label not in (role, f"general_{role}")
                     found = _renamed(found, survey, taken)
@@ -95,8 +105,15 @@ class Manifests:
                 raise InputError(f"{survey.path}: was changed while it was read; start again")
             taken = np.sort(np.concatenate([taken, np.frombuffer(mine, dtype=np.uint64)]))
             if foreign and survey.holders != ["general"]:
-                self.notes.append(f"{survey.path}: {foreign:,} rows named for {survey.holders[0]} say another split")
-                log.warning("%s; they were taken for %s all the same", self.notes[-1], survey.holders[0])
+                role = survey.holders[0]
+                self._note(f"{survey.path}: {foreign:,} rows named for {role} say another split; they are taken for it")
+        for label, count in self.left_out.items():
+            named = f"data.{label} is not named" if label in NAMED_ROLES else "no setting of [data] takes it"
+            self._note(f"{count:,} rows say split {label!r}, and {named}: they are left out")
+
+    def _note(self, text: str) -> None:
+        self.notes.append(text)
+        log.warning("%s", text)
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -133,6 +150,14 @@ def _holds(hashes: np.ndarray, value: str) -> bool:
     hashed = np.uint64(short_hash(value))
     place = np.searchsorted(hashes, hashed)
     return bool(place < len(hashes) and hashes[place] == hashed)
+
+
+def _misspelt(utterance: Utterance) -> str | None:
+    """Which keys may be meant for ones that the row lacks."""
+    lacking = [name for name in LABELS if getattr(utterance, name) is None]
+    close = ((key, difflib.get_close_matches(key.lower(), lacking, n=1, cutoff=ALIKE)) for key in utterance.extra)
+    found = [f"{key!r} is not known, is {names[0]!r} meant?" for key, names in close if names]
+    return " ".join(found) or None
 
 
 def _split_label(utterance: Utterance) -> str | None:

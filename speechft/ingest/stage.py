@@ -17,6 +17,7 @@ from speechft.ingest.ledger import Ledger, Places, Row
 from speechft.ingest.readers import GENERAL_ROLES, NAMED_ROLES, ROLES
 from speechft.manifest import Reject, Utterance
 from speechft.progress import Progress
+from speechft.text import language_code
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,8 @@ def ingest(
 
     Returns:
         Counts: `in`, `out`, `rejected` by reason, `other_split` (rows of a shared manifest that no named role
-        wanted), and `roles`: for each role its rows, minutes, speakers and words.
+        wanted), `languages` of the rows that name theirs, and `roles`: for each role its rows, minutes, speakers and
+        words.
 
     Raises:
         InputError: no manifest is named, one is unreadable, a named role has no usable rows, too many rows
@@ -85,23 +87,42 @@ def ingest(
             raise InputError(
                 "data.test: every row has a `condition`, so none is clean; leave the key out of those that are"
             )
-        facts, leaks = audit.audit(ledger, ordered, allow_leaks=allow_leaks, excused=excused)
+        facts, leaks = audit.audit(
+            ledger, ordered, allow_leaks=allow_leaks, excused=excused, dev_of_train=not roles.get("dev")
+        )
         facts["split"] = splits
         facts["notes"] = manifests.notes
         files.write_json(out / "audit.json", facts)
+        _tell(facts)
         audit.refuse(leaks, allow_leaks=allow_leaks, audit_path=out / "audit.json")
+        languages: Counter[str] = Counter()
         for role, places in ordered.items():
-            manifest.write(out / f"{role}.jsonl", (_checked(row, role) for row in ledger.each(places)))
+            manifest.write(out / f"{role}.jsonl", (_checked(row, role, languages) for row in ledger.each(places)))
     return {
         "in": total,
         "out": sum(map(len, ordered.values())),
         "rejected": dict(Counter(reject.reason for reject in rejects).most_common()),
         "other_split": manifests.other_split,
+        "languages": dict(languages.most_common()),
         "roles": {
             role: {key: facts["roles"][role][key] for key in ("rows", "minutes", "speakers", "words")}
             for role in ordered
         },
     }
+
+
+def _tell(facts: Mapping[str, Any]) -> None:
+    """What became of the rows, in a line, and whose speakers cannot be compared."""
+    held = (
+        f"{role} {found['rows']:,} rows, {found['minutes']:.1f} min, {found['speakers']:,} speakers"
+        for role, found in facts["roles"].items()
+    )
+    log.info("ingest: %s", "; ".join(held))
+    if unknown := [role for role, found in facts["roles"].items() if not found["speakers"]]:
+        log.warning(
+            "ingest: no row of %s names its speaker, so whether a speaker was trained on is not checked; add `speaker`",
+            " and ".join(unknown),
+        )
 
 
 def _check(manifests: readers.Manifests, ledger: Ledger) -> tuple[dict[str, Places], list[Reject]]:
@@ -180,8 +201,11 @@ def _split(
     return facts, excused, dropped
 
 
-def _checked(row: Row, role: str) -> Utterance:
-    """The row as later stages read it: with its role, and what tells its sound from any other."""
+def _checked(row: Row, role: str, languages: Counter[str]) -> Utterance:
+    """The row as later stages read it: with its role, and what tells its sound from any other; its language is
+    counted."""
+    if row.utterance.lang:
+        languages[language_code(row.utterance.lang)] += 1
     extra = {**row.utterance.extra, manifest.SOUND: row.audio_sha256[:SOUND_DIGITS]}
     return dataclasses.replace(row.utterance, split=role, extra=extra)
 

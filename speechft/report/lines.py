@@ -85,7 +85,7 @@ def slices(content: Mapping[str, Any]) -> list[tuple[str, list[Line]]]:
     groups: dict[str, list[Line]] = {}
     for entry in content.get("slices") or []:
         line = _line(
-            str(entry["value"]), entry, of=_count(entry["words"], _unit(content)), tested="significant" in entry
+            str(entry["value"]), entry, of=count(entry["words"], _unit(content)), tested="significant" in entry
         )
         groups.setdefault(entry["by"], []).append(line)
     return list(groups.items())
@@ -109,7 +109,7 @@ def terms(content: Mapping[str, Any]) -> list[Line]:
         if values["before"] is None and values["after"] is None:
             continue
         counted, unit = TERM_SIZES.get(key, ("said", "times said"))
-        size = _count(before.get(counted, report["said"]), unit)
+        size = count(before.get(counted, report["said"]), unit)
         if key == "precision":
             size = f"{before.get('written', 0):,} and {after.get('written', 0):,} times written"
         if None not in (values["before"], values["after"]):
@@ -124,7 +124,7 @@ def terms(content: Mapping[str, Any]) -> list[Line]:
                 before=str(alarms[0]),
                 after=str(alarms[1]),
                 delta=f"{alarms[1] - alarms[0]:+d}" if alarms[1] != alarms[0] else "0",
-                of=_count(general["words"], "words") if general else NONE,
+                of=count(general["words"], "words") if general else NONE,
             )
         )
     return found
@@ -137,7 +137,7 @@ def survival(content: Mapping[str, Any]) -> list[Line]:
         if not entry.get("rows") or entry.get("before") is None or entry.get("after") is None:
             continue
         values = {**entry, "delta": entry["after"] - entry["before"]}
-        found.append(_line(SURVIVAL_NAMES.get(key, key.replace("_", " ")), values, of=_count(entry["rows"], "rows")))
+        found.append(_line(SURVIVAL_NAMES.get(key, key.replace("_", " ")), values, of=count(entry["rows"], "rows")))
     return found
 
 
@@ -273,8 +273,8 @@ def gaps(content: Mapping[str, Any]) -> list[str]:
         worst, best = gap["worst_after"], gap["best_after"]
         found.append(
             f"{gap['by'].capitalize()}: worst {worst['value']} ({percent(worst['rate'])}, "
-            f"{_count(worst['words'], unit)}), best {best['value']} ({percent(best['rate'])}, "
-            f"{_count(best['words'], unit)}); the gap went from {points(gap['gap_before'], sign=False)} to "
+            f"{count(worst['words'], unit)}), best {best['value']} ({percent(best['rate'])}, "
+            f"{count(best['words'], unit)}); the gap went from {points(gap['gap_before'], sign=False)} to "
             f"{points(gap['gap_after'], sign=False)} points."
         )
     return found
@@ -335,7 +335,7 @@ def _range(ci95: Sequence[float] | None, *, signs: bool) -> str:
 
 def _size(name: str, rate: Mapping[str, Any]) -> str:
     """What a rate is over: words, or characters."""
-    return _count(rate.get("characters", rate["words"]), "characters" if name.endswith("cer") else "words")
+    return count(rate.get("characters", rate["words"]), "characters" if name.endswith("cer") else "words")
 
 
 def _unit(content: Mapping[str, Any]) -> str:
@@ -343,5 +343,5 @@ def _unit(content: Mapping[str, Any]) -> str:
     return "characters" if content.get("rate") == "cer" else "words"
 
 
-def _count(number: int, unit: str) -> str:
+def count(number: int, unit: str) -> str:
     return f"{number:,} {unit if number != 1 else unit.removesuffix('s')}"

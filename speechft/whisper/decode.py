@@ -1,10 +1,12 @@
 """Hypotheses from encoder states: one decode path for before, after, dev scores during training, and deployment tests.
 
-Decoding is transformers' own `generate`, greedy or with a beam, stopping where the reference decoder stops.
+Decoding is transformers' own `generate`, greedy or with a beam, stopping where the reference decoder stops. It is the
+plain one of all models: Whisper's own wants the audio again, and a generation config newer than many models have.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +19,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from speechft import audio
 from speechft.whisper import attention, memory, states, windows
 from speechft.whisper.load import Device, Whisper, quiet_transformers
-from speechft.whisper.tokens import REFERENCE_SAMPLE_LEN
+from speechft.whisper.tokens import MAX_TARGET_POSITIONS, REFERENCE_SAMPLE_LEN
 
 
 def decode(
@@ -28,7 +30,7 @@ def decode(
     beam: int = 1,
     timestamps: bool = False,
     prompt: str | None = None,
-    max_new_tokens: int = REFERENCE_SAMPLE_LEN - 4,
+    max_new_tokens: int = REFERENCE_SAMPLE_LEN,
 ) -> list[str]:
     """Transcribe windows.
 
@@ -50,44 +52,42 @@ def decode(
 
 def decode_ids(
     whisper: Whisper, encoded: torch.Tensor, *, device: Device, beam: int = 1, timestamps: bool = False,
-    prompt: str | None = None, max_new_tokens: int = REFERENCE_SAMPLE_LEN - 4,
+    prompt: str | None = None, max_new_tokens: int = REFERENCE_SAMPLE_LEN,
 ) -> list[list[int]]:  # fmt: skip
     """As `decode`, but the generated token ids, prompt and padding left out."""
-    model, positions = whisper.model.to(device.name), encoded.shape[1]
-    options: dict[str, Any] = {"num_beams": beam, "do_sample": False, "max_new_tokens": max_new_tokens}
+    model = whisper.model.to(device.name)
     previous = list(whisper.tokenizer.get_prompt_ids(prompt)) if (prompt := prompt or whisper.prompt) else []
+    start = [*previous, *whisper.ids.prompt, *([] if timestamps else [whisper.ids.no_timestamps])]
+    rules = WhisperTimeStampLogitsProcessor(model.generation_config, begin_index=len(start)) if timestamps else None
     # On CPU the fused kernel takes 5x as long as plain products for one query over 1,500 keys.
-    plain = attention.implemented(whisper.model, "eager" if device.name == "cpu" else None)
-    with plain, attention.of_many_shapes(), torch.inference_mode(), device.autocast(), quiet_transformers():
-        options["encoder_outputs"] = BaseModelOutput(last_hidden_state=encoded.to(device.name, torch.float32))
-        if timestamps:
-            output = _generate_with_timestamps(whisper, [*previous, *whisper.ids.prompt], options, device=device)
-        else:
-            if whisper.multilingual:
-                options |= {"language": whisper.language, "task": whisper.task}
-            if previous:
-                options["prompt_ids"] = torch.tensor(previous).to(device.name)
-            silence = torch.zeros(len(encoded), whisper.n_mels, 2 * positions, device=device.name)
-            output = model.generate(input_features=silence, return_timestamps=False, **options)
+    plain = attention.implemented(model, "eager" if device.name == "cpu" else None)
+    with plain, attention.of_many_shapes(), _cast_once(model), device.autocast(), quiet_transformers():
+        output: Any = transformers.GenerationMixin.generate(
+            model, decoder_input_ids=torch.tensor([start] * len(encoded), device=device.name),
+            encoder_outputs=BaseModelOutput(last_hidden_state=encoded.to(device.name, torch.float32)),
+            logits_processor=transformers.LogitsProcessorList([rules] if rules else []), num_beams=beam,
+            do_sample=False, max_new_tokens=min(max_new_tokens, MAX_TARGET_POSITIONS - len(start)),
+        )  # fmt: skip
     ended = {whisper.ids.end}
-    return [[token for token in row if token not in ended] for row in output.tolist()]
+    return [[token for token in row if token not in ended] for row in output[:, len(start) :].tolist()]
 
 
-def _generate_with_timestamps(
-    whisper: Whisper, start: list[int], options: dict[str, Any], *, device: Device
-) -> torch.Tensor:  # fmt: skip
-    """One pass a window, by the reference's rules for timestamps.
+@contextlib.contextmanager
+def _cast_once(model: Any) -> Iterator[None]:
+    """Without gradients, and such that autocast casts the decoder's weights once and not for every token.
 
-    Whisper's own `generate` goes on behind the last timestamp, in audio that is not there: states are all there is.
+    It keeps what it casts of weights that may train alone (PyTorch's autocast_mode.cpp, `cached_cast`), and nothing in
+    `inference_mode`.
     """
-    count = len(options["encoder_outputs"].last_hidden_state)
-    rules = WhisperTimeStampLogitsProcessor(whisper.model.generation_config, begin_index=len(start))
-    output: Any = transformers.GenerationMixin.generate(
-        whisper.model, decoder_input_ids=torch.tensor([start] * count, device=device.name),
-        logits_processor=transformers.LogitsProcessorList([rules]), **options,
-    )  # fmt: skip
-    written: torch.Tensor = output[:, len(start) :]
-    return written
+    frozen = [parameter for parameter in model.model.decoder.parameters() if not parameter.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(False)
 
 
 def _text(whisper: Whisper, row: list[int]) -> str:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 import transformers
+from transformers.models.whisper.tokenization_whisper import LANGUAGES
 
 from speechft.errors import InputError
 from speechft.whisper import memory, source, tokens
@@ -138,6 +139,7 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
     kept = model.generation_config  # what an adapted model was saved with
     language, task = language or _named(kept, "language"), task or _named(kept, "task")
     ids = tokens.layout(tokenizer, multilingual=multilingual, language=language, task=task)
+    _complete(kept, tokenizer, ids, multilingual=multilingual)
     model.eval()
     return Whisper(
         model=model,
@@ -150,6 +152,21 @@ def load(base: str, *, revision: str | None = None, language: str | None = None,
         task=(task or "transcribe") if multilingual else None,
         prompt=(path / PROMPT_FILE).read_text(encoding="utf-8") if (path / PROMPT_FILE).is_file() else None,
     )
+
+
+def _complete(config: Any, tokenizer: Any, ids: tokens.Layout, *, multilingual: bool) -> None:
+    """Give a generation config what many of 2022 and 2023 lack, and transformers asks for: an adapted model is saved
+    with it, and read by others."""
+    known = tokenizer.get_vocab()
+    marks = {f"<|{code}|>": known[f"<|{code}|>"] for code in LANGUAGES if f"<|{code}|>" in known}
+    tasks = {name: known[f"<|{name}|>"] for name in ("transcribe", "translate") if f"<|{name}|>" in known}
+    wanted: dict[str, Any] = {"no_timestamps_token_id": ids.no_timestamps, "is_multilingual": multilingual}
+    if multilingual:
+        wanted |= {"lang_to_id": marks, "task_to_id": tasks}
+    for name, value in wanted.items():
+        if getattr(config, name, None) is None:
+            setattr(config, name, value)
+    config._from_model_config = False  # or it would be drawn up again from the model's, without all this
 
 
 def _require_whole(path: Path, model: Any, told: Mapping[str, Any]) -> None:

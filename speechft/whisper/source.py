@@ -31,13 +31,18 @@ def find(base: str, *, revision: str | None = None) -> tuple[Path, str | None]:
     if path.is_dir():
         check_directory(path)
         return path, None
-    if base.startswith((".", "/", "~")) or base.count("/") != 1:
-        raise InputError(f"model.base = {base!r}: there is no such directory; give `nano`, a hub id or a directory")
+    if not is_hub_id(base):
+        close = f"openai/{base if base.startswith('whisper-') else f'whisper-{base}'}"
+        known = f", such as {close}," if "/" not in base else ""
+        raise InputError(
+            f"model.base = {base!r}: there is no such directory; give `nano`, a hub id{known} or a directory"
+        )
     from huggingface_hub import snapshot_download
 
     files = ["*.json", "*.txt", "*.safetensors"]
     try:
-        folder = snapshot_download(base, revision=revision, allow_patterns=files)
+        # Large-v3's repository also holds its weights in float32, twice the size, which nothing here reads.
+        folder = snapshot_download(base, revision=revision, allow_patterns=files, ignore_patterns=["*fp32*"])
         if not _has_weights(Path(folder)):  # from before safetensors
             folder = snapshot_download(base, revision=revision, allow_patterns=[*files, "pytorch_model*.bin"])
     except Exception as error:  # the hub's client raises many unrelated types for "not reachable"
@@ -47,6 +52,11 @@ def find(base: str, *, revision: str | None = None) -> tuple[Path, str | None]:
         ) from error
     check_directory(Path(folder))
     return Path(folder), Path(folder).name
+
+
+def is_hub_id(base: str) -> bool:
+    """Whether it can only be a model on the hub: an owner and a name."""
+    return not base.startswith((".", "/", "~")) and base.count("/") == 1
 
 
 def check_directory(path: Path) -> None:
