@@ -88,14 +88,28 @@ def test_a_finished_stage_is_up_to_date_and_says_what_it_did(tmp_path: Path, cap
     assert caplog.messages[0].startswith("ingest: 2 in, 1 out, 1 rejected (missing file 1), 0.")
 
 
-@pytest.mark.parametrize("changes", [{"settings": {"share": 0.2}}, {"seed": 2}, {"format": 2}, {"inputs": []}], ids=str)
-def test_other_settings_seed_format_or_inputs_clear_the_folder(tmp_path: Path, changes: dict) -> None:
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"settings": {"share": 0.2}}, "share was 0.1, is 0.2"),
+        ({"settings": {"share": {"of": 0.1}}}, "share was 0.1, is None; share.of was None, is 0.1"),
+        ({"seed": 2}, "seed was 1, is 2"),
+        ({"format": 2}, "this version writes it otherwise"),
+        ({"inputs": []}, "what it reads has changed"),
+    ],
+    ids=str,
+)
+def test_other_settings_seed_format_or_inputs_clear_the_folder(
+    tmp_path: Path, changes: dict, why: str, caplog: pytest.LogCaptureFixture
+) -> None:
     stage = make_stage(tmp_path)
     stage.begin()
     finish(stage)
     other = make_stage(tmp_path, **changes)
     assert not other.up_to_date()
-    other.begin()
+    with caplog.at_level("INFO"):
+        other.begin()
+    assert caplog.messages[-1] == f"ingest: begins anew, as {why}"
     assert [path.name for path in other.dir.iterdir()] == ["started.json"]
 
 

@@ -235,11 +235,12 @@ def test_terms_alone_by_one_make_target(tmp_path: Path) -> None:
     """What make would run, as a plan: every stage from the spoken rows on."""
     (tmp_path / "terms.txt").write_text("flibanserin\nzolpidem\n")
     make = ["make", "-o", f"{sys.prefix}/.ready", f"VENV={sys.prefix}", "terms"]
-    named = ["-n", f"TERMS={tmp_path / 'terms.txt'}", f"RUNS={tmp_path}"]
+    named = ["-n", f"TERMS={tmp_path / 'terms.txt'}", f"RUNS={tmp_path}", 'SET=data.allow_leaks=["text","audio"]']
     told = subprocess.run([*make, *named], cwd=PROJECT, capture_output=True, text=True, check=True).stdout
     words = shlex.split(next(line for line in told.splitlines() if "scripts/run.py" in line))  # make may say more
     planned = subprocess.run([*words, "--plan"], cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True)
     assert planned.returncode == 0, planned.stderr
+    assert 'data.allow_leaks=["text","audio"]' in words
     assert all(stage in planned.stdout for stage in ("synth", *stages.ORDER))
     unnamed = subprocess.run(make, cwd=PROJECT, capture_output=True, text=True)
     assert unnamed.returncode == 2
