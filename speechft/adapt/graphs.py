@@ -40,6 +40,14 @@ class _Graph:
     value: torch.Tensor
 
 
+def sent(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The tensor on a card, without waiting for what that computes: from pinned memory, which PyTorch keeps until it is
+    there. A copy from any other waits, and the next pass would be launched only then."""
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
+
+
 class Graphs:
     """Runs a call that adds gradients to `.grad` of parameters and returns a value; recorded where that pays.
 
@@ -84,7 +92,7 @@ class Graphs:
         if not self.record or not (key in self.held or key in self._seen):
             if self.record:
                 self._seen.add(key)
-            return call(features, *(tensor.to(features.device) for tensor in tensors))
+            return call(features, *(sent(tensor, features.device) for tensor in tensors))
         if features.numel() > self._features.numel() or features.dtype != self._features.dtype:
             self._drop()  # they read the old place
             self._features = torch.empty(features.numel() * 5 // 4, dtype=features.dtype, device=features.device)
@@ -98,13 +106,13 @@ class Graphs:
                 self.record = False
             if not self.record:  # out here, where the error no longer holds what was made
                 self.clear()
-                return call(features, *(tensor.to(features.device) for tensor in tensors))
+                return call(features, *(sent(tensor, features.device) for tensor in tensors))
             if len(self.held) > MOST:
                 self.held.popitem(last=False)
         self.held.move_to_end(key)
         held = self.held[key]
         for place, tensor in zip(held.tensors, tensors, strict=True):
-            place.copy_(tensor)
+            place.copy_(sent(tensor, there.device))
         held.graph.replay()
         return held.value.clone()
 

@@ -276,7 +276,8 @@ class Loop:
                 end=self.whisper.ids.end, divisors=divisors, distil=self.recipe.distil if self.base else 0.0,
                 most_tokens=core.config.max_target_positions if self.graphs.record else None,
             )  # fmt: skip
-            heard = self._masked(features[chosen].to(self.device.name), items)
+            heard = features[graphs.sent(torch.tensor(chosen), features.device)].to(self.device.name)
+            heard = self._masked(heard, items)
             if self.from_states:
                 heard = heard[:, : mine[chosen[0]][2]]
             with attention.implemented(core, self.attending), attention.of_many_shapes():
