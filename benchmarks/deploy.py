@@ -51,7 +51,9 @@ def readers(model: Path, folder: Path) -> dict[str, Reader]:
 
     return {
         "speechft": lambda clips: decode.from_audio(whisper, clips, device=device),
-        "transformers": lambda clips: [recognise({"raw": clip, "sampling_rate": 16000})["text"] for clip in clips],
+        "transformers": lambda clips: [
+            recognise({"raw": clip, "sampling_rate": 16000}, generate_kwargs={"num_beams": 1})["text"] for clip in clips
+        ],
         "faster-whisper": by_faster,
         "faster-whisper, padded": lambda clips: by_faster([windows.pad_window(clip) for clip in clips]),
     }
