@@ -120,9 +120,8 @@ class Loop:
         self.attending = passes.attention_kind(device, from_states=from_states)
         self.upload = passes.Upload(device)
         self.graphs = graphs.Graphs(record=graphs.are_possible(device, self.core.config, from_states=from_states))
-        self.grid = (
-            graphs.STATES_GRID if self.graphs.record else 1
-        )  # whatever becomes of them: all processes draw alike
+        # Whatever becomes of the graphs, so that all processes draw alike.
+        self.grid = graphs.STATES_GRID if self.graphs.record else 1
         self.base = copy.deepcopy(self.core.model).requires_grad_(False) if recipe.distil > 0 else None
         if self.base is not None:
             if from_states:
