@@ -23,7 +23,7 @@ from ctranslate2.converters import TransformersConverter
 from speechft import audio, config, files
 from speechft.manifest import Utterance
 from speechft.run import Run
-from speechft.score import wer
+from speechft.score import tables, wer
 from speechft.score.score import units
 from speechft.score.slices import CLEAN, condition_of
 from speechft.score.terms import read_terms
@@ -82,24 +82,22 @@ def rates(run: Run) -> dict[str, dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", type=Path, help="finished runs, each of a pipeline of its name")
+    parser.add_argument("runs", nargs="+", type=Path, help="finished runs")
     options = parser.parse_args()
     lines = []
     for folder in options.runs:
-        name = "an4" if folder.name.startswith("an4") else "demo"
-        run = Run(config.load(f"pipelines/{name}.toml"), folder)
+        settings = files.read_json(folder / "report.json")["settings"]
+        run = Run(config.Pipeline.model_validate(settings), folder)
         for model, by_reader in rates(run).items():
             lines.append((f"{folder.name}, {model}", by_reader))
-    names = list(lines[0][1])
-    table = [f"| model | {' | '.join(names)} |", f"| :-- |{' --: |' * len(names)}"]
-    table += [f"| {name} | {' | '.join(f'{100 * found[n]:.1f} %' for n in names)} |" for name, found in lines]
+    rows = [[name, *map(tables.percent, found.values())] for name, found in lines]
     command = f"python benchmarks/deploy.py {' '.join(map(str, options.runs))}"
     with files.atomic_write(OUT) as file:
         file.write(
             "# Read elsewhere\n\n"
             f"`{command}`: error rates of the same clean test rows, read by `speechft transcribe`, by transformers' "
             "pipeline, and, converted, by faster-whisper, with the sound as it is and with silence up to 30 s.\n\n"
-            + "\n".join(table)
+            + tables.table(["model", *lines[0][1]], rows)
             + "\n"
         )
 

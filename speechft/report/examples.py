@@ -152,7 +152,7 @@ def _row(
         for aligned, text in zip(row["aligned"], row["texts"], strict=True)
     ]
     end_s = utterance.offset + utterance.duration if utterance.duration else None
-    start_s = utterance.offset or (None if end_s is None else 0.0)
+    start_s = utterance.offset if utterance.offset or utterance.duration else None
     return {
         "id": utterance.id,
         "set": row["set"],

@@ -344,4 +344,5 @@ def _unit(content: Mapping[str, Any]) -> str:
 
 
 def count(number: int, unit: str) -> str:
+    """A number of things, such as `1 word` and `1,234 words`."""
     return f"{number:,} {unit if number != 1 else unit.removesuffix('s')}"
