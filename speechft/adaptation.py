@@ -199,8 +199,9 @@ def _features(planned: files.JsonLines, whisper: Whisper) -> Callable[[Sequence[
     """Log-mels of training windows from audio, for strategies that change the encoder."""
 
     def read(numbers: Sequence[int]) -> torch.Tensor:
-        heard = [encoding.sound(planned[number]) for number in numbers]
-        return torch.stack([windows.log_mel(window, n_mels=whisper.n_mels) for window in heard])
+        rows = [planned[number] for number in numbers]
+        features = [windows.log_mel(encoding.sound(row), n_mels=whisper.n_mels) for row in rows]
+        return windows.fill(torch.stack(features), [encoding.end(row) for row in rows])
 
     return read
 

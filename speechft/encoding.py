@@ -66,6 +66,7 @@ def encode(run: Run, out: Path) -> dict[str, Any]:
         for name, plan in plans.items():
             states.keep(
                 run.states / plan["key"], count=plan["count"], render=functools.partial(_render, contents[name]),
+                end=functools.partial(_end, contents[name]),
                 encoder=whisper.model.model.encoder, n_mels=whisper.n_mels, device=device,
                 dtype=run.pipeline.encode.dtype, progress=tell.part(done, total),
             )  # fmt: skip
@@ -160,8 +161,9 @@ def _label_tokens(whisper: Whisper, row: Utterance) -> int:
 
 
 def _identity(window: Mapping[str, Any]) -> list[Any]:
-    """What a window's states depend on: its clips' sound, lengths and places."""
-    return [[clip["sound"], clip["duration"], clip["start_s"]] for clip in window["clips"]]
+    """What a window's states depend on: its clips' sound, lengths and places, and how it is filled up."""
+    clips = [[clip["sound"], clip["duration"], clip["start_s"]] for clip in window["clips"]]
+    return [*clips, "filled"] if window.get("filled") else clips
 
 
 def _content(row: Utterance) -> str:
@@ -189,6 +191,15 @@ def sound(window: Mapping[str, Any]) -> np.ndarray:
         InputError: a clip's file is not there any more, or cannot be read.
     """
     return windows.assemble([_heard(clip) for clip in window["clips"]], [clip["start_s"] for clip in window["clips"]])
+
+
+def end(window: Mapping[str, Any]) -> int:
+    """The first log-mel frame behind the last clip of a window that ends in zeros, and 3000 for others."""
+    return round(window["clips"][-1]["end_s"] * windows.FRAMES_PER_S) if window.get("filled") else windows.N_FRAMES
+
+
+def _end(content: Sequence[Mapping[str, Any]], number: int) -> int:
+    return end(content[number])
 
 
 def _render(content: Sequence[Mapping[str, Any]], number: int) -> np.ndarray:
@@ -234,6 +245,7 @@ def _window_row(window: Window, group: Group) -> dict[str, Any]:
         "id": window.id,
         "view": group.view,
         "replay": group.name == "replay",
+        "filled": window.filled,
         "clips": [
             {"id": row.id, "text": row.text or "", "end_s": placed.end_s, **_clip(row, placed.start_s),
              **_segments(row, placed)}

@@ -23,7 +23,7 @@ FORMATS = {
     "augment": 7,
     "conditions": 4,
     "synth": 2,
-    "encode": 5,
+    "encode": 6,
     "finetune": 2,
     "transcribe": 2,
     "score": 5,

@@ -14,11 +14,13 @@ import any_whisper
 import numpy as np
 import pytest
 import soundfile
+import torch
 
-from speechft import config, encoding, files, manifest
+from speechft import adaptation, config, encoding, files, manifest
 from speechft.errors import InputError
 from speechft.manifest import Utterance
 from speechft.run import Run
+from speechft.transcription import store_of
 from speechft.whisper import load, tokens
 from speechft.whisper.load import Whisper
 
@@ -118,10 +120,35 @@ def test_states_are_known_by_the_sound_and_not_by_the_file(tmp_path: Path) -> No
 
 
 def test_a_kept_window_is_known_by_what_windows_jsonl_tells(tmp_path: Path) -> None:
-    """As version 3 of the stage knew it, so that states which were kept then are found."""
-    planned, _ = windows_of(run_of(tmp_path, 5), load.load("nano"))
+    """As version 3 of the stage knew it, so that states which were kept then are found; of zeros behind it besides."""
+    planned, _ = windows_of(run_of(tmp_path, *[5] * 20), load.load("nano"))
     files.write_jsonl(tmp_path / "windows.jsonl", planned)
-    assert [encoding._identity(w) for w in files.JsonLines(tmp_path / "windows.jsonl")] == [[["x", 20.0, 0.0]]]
+    kept = files.JsonLines(tmp_path / "windows.jsonl")
+    assert len({encoding.end(w) for w in kept}) == 2
+    for window in kept:
+        filled = encoding.end(window) == 2000
+        assert encoding._identity(window) == ([["x", 20.0, 0.0], "filled"] if filled else [["x", 20.0, 0.0]])
+
+
+def test_states_and_log_mels_of_a_window_end_where_its_sound_does(tmp_path: Path) -> None:
+    """Those that are kept, and those that a learning encoder hears, are of the same features."""
+    run = run_of(tmp_path, *[1] * 6)
+    manifest.write(run.dir / "conditions" / "rows.jsonl", [])
+    soundfile.write(tmp_path / "talk.wav", np.random.default_rng(1).normal(0, 0.1, 320_000), 16000)
+    whisper = load.load("nano")
+    encoding.encode(run, run.dir / "encode")
+    planned = files.JsonLines(run.dir / "encode" / "windows.jsonl")
+    features = adaptation._features(planned, whisper)(range(6))
+    ended = [not window[:, 2000:].any() for window in features]
+    assert ended == [window["filled"] for window in planned]
+    assert 0 < sum(ended) < 6
+    kept = store_of(run, "train").read(range(6)).float()
+    with torch.inference_mode():
+        found = whisper.model.model.encoder(features).last_hidden_state
+    gone = (kept - found).norm(dim=(1, 2)) / found.norm(dim=(1, 2))
+    other = (found[ended.index(True)] - found[ended.index(False)]).norm() / found[0].norm()
+    assert gone.max() < 0.03
+    assert other > 0.15
 
 
 def test_a_checkpoints_max_length_of_20_rejects_nothing(tmp_path: Path) -> None:

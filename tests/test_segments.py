@@ -96,7 +96,8 @@ def test_times_lie_in_the_window_and_follow_the_tempo(tmp_path: Path) -> None:
     clip = windows.Clip(id=faster.id, number=0, duration_s=8.0, tokens=2)
     group = encoding.Group(name="v0", view=0, rows=manifest.Rows(tmp_path / "train.jsonl"), clips=[clip])
     placed = windows.Placed(clip=clip, start_s=2.0, end_s=10.0)
-    row = encoding._window_row(windows.Window(id="v0-1", placed=(placed,)), group)
+    row = encoding._window_row(windows.Window(id="v0-1", placed=(placed,), filled=True), group)
+    assert encoding.end(row) == 1000
     assert row["clips"][0]["segments"] == [
         {"text": "one", "start_s": 2.0, "end_s": 5.2}, {"text": "two", "start_s": 6.0, "end_s": 10.0},
     ]  # fmt: skip

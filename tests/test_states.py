@@ -238,6 +238,7 @@ def test_a_gpu_keeps_what_the_processor_keeps(tmp_path: Path, encoder, monkeypat
         device = load.Device(name=name, precision=torch.float32, reason="tests")
         store = states.keep(
             tmp_path / name, count=12, render=render, encoder=encoder, n_mels=80, device=device, dtype="float16",
+            end=lambda number: 100 * (number + 1),
         )  # fmt: skip
         kept[name] = store.read(range(12)).float()
     encoder.to("cpu")

@@ -66,6 +66,16 @@ def test_single_share_and_token_limit() -> None:
     assert 100 <= len(alone) <= 105  # and what is left over at the end
 
 
+def test_a_third_of_the_windows_is_filled_with_zeros_behind_the_sound() -> None:
+    filled = [w.filled for w in pack(clips(3000), single_share=1.0)]
+    assert 0.3 < sum(filled) / 3000 < 0.37
+    assert filled != [w.filled for w in pack(clips(3000), single_share=1.0, view=1)]
+    features = windows.fill(torch.ones(2, 80, 3000), [500, 3000])
+    assert features[0, :, :500].all()
+    assert not features[0, :, 500:].any()
+    assert features[1].all()
+
+
 def test_assemble_lays_clips_where_the_plan_says() -> None:
     window = windows.assemble([np.ones(16000, np.float32), np.full(16000, 0.5, np.float32)], [0.0, 2.0])
     assert window.shape == (480000,)

@@ -122,6 +122,7 @@ def keep(
     n_mels: int,
     device: Device,
     dtype: str,
+    end: Callable[[int], int] = lambda number: windows.N_FRAMES,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Store:
     """Encode windows into a store, going on after the last whole shard of an earlier attempt.
@@ -135,6 +136,7 @@ def keep(
         encoder: the model's encoder, float32.
         n_mels: mel bins the encoder expects.
         dtype: "float16" or "bfloat16".
+        end: gives the frame from which log-mels of window `number` are zero, as `windows.fill` makes them.
         progress: told the number of windows done.
 
     Returns:
@@ -150,7 +152,7 @@ def keep(
         todo = [numbers for shard, numbers in enumerate(wanted) if not shards.is_whole(path, shard, len(numbers))]
         # Attention is chosen out here too: a thread that is done would choose it back under the others.
         with _threads(device) as (pool, workers), attention.in_blocks(encoder, wanted=_wants_blocks(device)):
-            work = _Work(render=render, encoder=encoder, n_mels=n_mels, device=device, dtype=STORED[dtype])
+            work = _Work(render=render, end=end, encoder=encoder, n_mels=n_mels, device=device, dtype=STORED[dtype])
             make = _on_cpu if device.name == "cpu" else _on_gpu
             with contextlib.closing(make(work, todo, pool, AHEAD * workers)) as made:
                 _write(path, wanted, todo, made, encoder.config, dtype, progress)
@@ -196,6 +198,7 @@ class _Work:
     """What makes a window's states: see `keep`; `dtype` is what they are kept in."""
 
     render: Callable[[int], np.ndarray]
+    end: Callable[[int], int]
     encoder: Any
     n_mels: int
     device: Device
@@ -240,7 +243,8 @@ def _on_cpu(work: _Work, todo: Sequence[range], pool: ThreadPoolExecutor, ahead:
 
     def make(number: int) -> _Made:
         features = windows.log_mel(windows.pad_window(work.render(number)), n_mels=work.n_mels)
-        return _Made(rows=encode(work.encoder, features[None], work.device).to(work.dtype))
+        features = windows.fill(features[None], [work.end(number)])
+        return _Made(rows=encode(work.encoder, features, work.device).to(work.dtype))
 
     yield from _ahead(pool, make, itertools.chain(*todo), ahead)
 
@@ -249,19 +253,20 @@ def _on_gpu(work: _Work, todo: Sequence[range], pool: ThreadPoolExecutor, ahead:
     """Threads read audio, one gives the GPU its work, log-mels too, and none waits for the disk, which comes last."""
     card = torch.cuda.current_device()  # of this thread; another's would be the first
 
-    def samples_of(number: int) -> torch.Tensor:
-        return torch.from_numpy(windows.pad_window(work.render(number)))
+    def read(number: int) -> tuple[torch.Tensor, int]:
+        return torch.from_numpy(windows.pad_window(work.render(number))), work.end(number)
 
     def make(count: int) -> _Made:
         with torch.cuda.device(card):
-            heard = torch.stack(list(itertools.islice(rendered, count))).pin_memory()
-            features = windows.log_mel(heard.cuda(non_blocking=True), n_mels=work.n_mels, device=work.device.name)
+            samples, ends = zip(*itertools.islice(rendered, count), strict=True)
+            heard = torch.stack(samples).pin_memory().cuda(non_blocking=True)
+            features = windows.fill(windows.log_mel(heard, n_mels=work.n_mels, device=work.device.name), ends)
             states = encode(work.encoder, features, work.device).to(work.dtype)
             rows = torch.empty(states.shape, dtype=work.dtype, pin_memory=True).copy_(states, non_blocking=True)
             return _Made(rows=rows, arrived=torch.cuda.current_stream().record_event())
 
     counts = (len(numbers[start : start + BATCH]) for numbers in todo for start in range(0, len(numbers), BATCH))
-    with contextlib.closing(_ahead(pool, samples_of, itertools.chain(*todo), ahead)) as rendered:
+    with contextlib.closing(_ahead(pool, read, itertools.chain(*todo), ahead)) as rendered:
         with ThreadPoolExecutor(1) as giver:
             yield from _ahead(giver, make, counts, BATCHES_AHEAD)
 

@@ -1,9 +1,12 @@
 """Whisper's log-mel spectrogram, and the 30-s windows that several clips share.
 
-A *window* is what the encoder sees: 30 s of audio, padded at the end with silence as when deployed. A frozen encoder
-costs the same for one clip of 5 s as for six, so short clips are packed with gaps between them; a share stays alone
-so that the decoder still knows single clips. Self-attention sees the whole window, so members, order and gaps are
-drawn once per view and belong to the identity of the kept states.
+A *window* is what the encoder sees: 30 s of audio, filled up as when deployed. transformers puts silence behind the
+sound; the reference's `transcribe` and faster-whisper put zeros behind its log-mels, and so does a share of training's
+windows, as a decoder that heard only the one reads the other badly (docs/benchmarks/deploy.md).
+
+A frozen encoder costs the same for one clip of 5 s as for six, so short clips are packed with gaps between them; a
+share stays alone so that the decoder still knows single clips. Self-attention sees the whole window, so members,
+order, gaps and how it is filled are drawn once per view and belong to the identity of the kept states.
 """
 
 from __future__ import annotations
@@ -23,7 +26,9 @@ HOP_LENGTH = 160  # samples: 10 ms
 WINDOW_S = 30
 N_SAMPLES = WINDOW_S * SAMPLE_RATE  # 480,000 samples in a window
 N_FRAMES = N_SAMPLES // HOP_LENGTH  # 3,000 log-mel frames in a window
+FRAMES_PER_S = SAMPLE_RATE // HOP_LENGTH  # 100
 TIMESTAMP_STEP_S = 0.02
+FILLED_SHARE = 1 / 3  # of training's windows that end in zeros
 
 
 @functools.cache
@@ -64,6 +69,21 @@ def log_mel(samples: np.ndarray | torch.Tensor, *, n_mels: int = 80, device: str
     return (log_power + 4.0) / 4.0
 
 
+def fill(features: torch.Tensor, ends: Sequence[int]) -> torch.Tensor:
+    """Zeros in log-mels from a frame of each window on, in place. They are no silence: zero is -40 dB of power 1.
+
+    Args:
+        features: shape (windows, n_mels, 3000).
+        ends: of each window, the first frame that becomes zero; 3000 where none does.
+
+    Returns:
+        the same features.
+    """
+    for window, end in zip(features, ends, strict=True):
+        window[:, end:] = 0.0
+    return features
+
+
 def pad_window(samples: np.ndarray) -> np.ndarray:
     """Exactly 30 s: zeros at the end, or cut."""
     window = np.zeros(N_SAMPLES, dtype=np.float32)
@@ -96,6 +116,7 @@ class Window:
 
     id: str
     placed: tuple[Placed, ...]
+    filled: bool  # with zeros behind the log-mels of its sound
 
 
 def pack(
@@ -143,7 +164,11 @@ def pack(
                 *open_bins[-7:],
                 len(bins) - 1,
             ]  # a few open windows keep packing tight and linear in time
-    return [Window(id=f"{name}-{number:06d}", placed=tuple(members)) for number, (members, _) in enumerate(bins)]
+    fills = random.Random(f"{seed}:fill:{view}")
+    return [
+        Window(id=f"{name}-{number:06d}", placed=tuple(members), filled=fills.random() < FILLED_SHARE)
+        for number, (members, _) in enumerate(bins)
+    ]
 
 
 def _on_grid(seconds: float) -> float:
