@@ -257,18 +257,18 @@ def loads(run: Run) -> dict[str, Load]:
     rows: Counter[str] = Counter()
     told: dict[str, Load] = {}  # those that say how long they are
     samples: dict[str, Path] = {}
-    rejects: list[Reject] = []
+    rejected, reject = 0, None
     for row in readers.Manifests({role: paths for role, paths in named.items() if paths}):
         if isinstance(row, Reject):
-            rejects.append(row)
+            rejected, reject = rejected + 1, reject or row
         else:
             rows[row.role] += 1
             samples.setdefault(row.role, row.utterance.audio_filepath or Path())
             if row.utterance.duration:
                 told[row.role] = told.get(row.role, Load()).plus(1, row.utterance.duration)
-    total = rows.total() + len(rejects)
-    if len(rejects) > data.max_rejected_share * total:
-        raise InputError(f"{len(rejects):,} of {total:,} rows cannot be used (such as {rejects[0].detail})")
+    total = rows.total() + rejected
+    if reject and rejected > data.max_rejected_share * total:
+        raise InputError(f"{rejected:,} of {total:,} rows cannot be used (such as {reject.detail})")
     found = {role: Load() for role in readers.ROLES}
     for role, count in rows.items():
         known = told.get(role) or Load(rows=1, seconds=audio.probe(samples[role]).duration_s)

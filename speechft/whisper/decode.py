@@ -29,34 +29,30 @@ def decode(
     device: Device,
     beam: int = 1,
     timestamps: bool = False,
-    prompt: str | None = None,
     max_new_tokens: int = REFERENCE_SAMPLE_LEN,
 ) -> list[str]:
-    """Transcribe windows.
+    """Transcribe windows, after the previous text that the model was saved with, if any.
 
     Args:
         encoded: states, shape (batch, 1500, d_model), any float type.
         beam: beam width; 1 is greedy.
         timestamps: let the model write timestamps (they are not part of the text returned).
-        prompt: previous text, such as a list of terms; by default the model's own, if it was saved with one.
 
     Returns:
         one transcript a window, spaces trimmed. A batch that a GPU's memory does not hold is decoded in halves.
     """
-    options: dict[str, Any] = {"beam": beam, "timestamps": timestamps, "prompt": prompt}
-    written = memory.in_halves(
-        lambda some: decode_ids(whisper, some, device=device, max_new_tokens=max_new_tokens, **options), encoded
-    )
+    options: dict[str, Any] = {"beam": beam, "timestamps": timestamps, "max_new_tokens": max_new_tokens}
+    written = memory.in_halves(lambda some: decode_ids(whisper, some, device=device, **options), encoded)
     return [_text(whisper, row) for rows in written for row in rows]
 
 
 def decode_ids(
     whisper: Whisper, encoded: torch.Tensor, *, device: Device, beam: int = 1, timestamps: bool = False,
-    prompt: str | None = None, max_new_tokens: int = REFERENCE_SAMPLE_LEN,
+    max_new_tokens: int = REFERENCE_SAMPLE_LEN,
 ) -> list[list[int]]:  # fmt: skip
     """As `decode`, but the generated token ids, prompt and padding left out."""
     model = whisper.model.to(device.name)
-    previous = list(whisper.tokenizer.get_prompt_ids(prompt)) if (prompt := prompt or whisper.prompt) else []
+    previous = list(whisper.tokenizer.get_prompt_ids(whisper.prompt)) if whisper.prompt else []
     start = [*previous, *whisper.ids.prompt, *([] if timestamps else [whisper.ids.no_timestamps])]
     rules = WhisperTimeStampLogitsProcessor(model.generation_config, begin_index=len(start)) if timestamps else None
     # On CPU the fused kernel takes 5x as long as plain products for one query over 1,500 keys.
