@@ -12,11 +12,11 @@ STAGES   := ingest augment encode finetune transcribe score report
 
 .DELETE_ON_ERROR:
 .NOTPARALLEL:
-.PHONY: help demo test check format run terms plan clean synth $(STAGES)
+.PHONY: help demo test check format run terms plan learning-curve clean synth $(STAGES)
 
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
-	@echo "stages:       synth $(STAGES) (with PIPELINE=..., as for run)"
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@echo "stages:         synth $(STAGES) (with PIPELINE=..., as for run)"
 
 demo: $(READY) ## adapt the shipped base to the shipped clinical speech, and report
 	@$(BIN)/python scripts/run.py --pipeline pipelines/demo.toml --runs '$(RUNS)' $(SETTINGS)
@@ -30,6 +30,9 @@ terms: $(READY) ## TERMS=my_terms.txt [RUN=terms]: adapt to a term list without 
 
 plan: $(READY) pipeline-named ## PIPELINE=...: steps, time, disk and memory; starts nothing
 	@$(BIN)/python scripts/run.py $(OPTIONS) --plan
+
+learning-curve: $(READY) pipeline-named ## PIPELINE=...: the run and parts of its training rows: would more speech help?
+	@$(BIN)/python scripts/learning_curve.py $(OPTIONS)
 
 $(STAGES) synth: $(READY) pipeline-named
 	@$(BIN)/python scripts/$@.py $(OPTIONS)

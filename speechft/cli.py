@@ -97,6 +97,11 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     run = _pipeline_command(commands, "run", "all stages of a pipeline, in order", run_all)
     run.add_argument("--plan", action="store_true", help="print steps, time, disk and memory; start nothing")
+    text = "would more speech help? The run, and parts of its training rows, as many steps each"
+    curve = _pipeline_command(commands, "learning-curve", text, learning_curve)
+    curve.add_argument(
+        "--shares", type=float, nargs="+", metavar="X", help="of the training rows, beside all (default: 0.25 0.5)"
+    )
     for name in stages.ORDER:
         if name not in ("transcribe", "score"):  # these two also take the user's own files
             stage = _pipeline_command(commands, name, (stages.STAGES[name].__doc__ or "").splitlines()[0], run_stage)
@@ -200,8 +205,7 @@ def _run(options: argparse.Namespace) -> Run:
 
 def run_all(options: argparse.Namespace) -> int:
     """Every stage; the table and the verdict at the end."""
-    if os.environ.get("RANK", "0") != "0":
-        raise InputError("run: runs as one process; accelerate launch is for finetune")
+    _refuse_team(options)
     run = _run(options)
     if options.plan:
         from speechft import planning
@@ -213,6 +217,22 @@ def run_all(options: argparse.Namespace) -> int:
         print(f"nothing to do: {run.dir} is up to date")
     _print_result(run)
     return 0
+
+
+def learning_curve(options: argparse.Namespace) -> int:
+    """A run and parts of it; the curve as a table."""
+    from speechft import learning_curve as curve
+
+    _refuse_team(options)
+    run = _run(options)
+    print(curve.markdown(curve.measure(run, options.shares or curve.SHARES)))
+    print(f"the same: {run.dir / 'learning_curve.md'}")
+    return 0
+
+
+def _refuse_team(options: argparse.Namespace) -> None:
+    if os.environ.get("RANK", "0") != "0":
+        raise InputError(f"{options.command}: runs as one process; accelerate launch is for finetune")
 
 
 def run_stage(options: argparse.Namespace) -> int:
@@ -228,7 +248,7 @@ def run_stage(options: argparse.Namespace) -> int:
     names = stages.ORDER[: stages.ORDER.index(options.command) + 1]
     if os.environ.get("RANK", "0") != "0":  # under accelerate launch the first process runs the stages before
         if options.command != "finetune":
-            raise InputError(f"{options.command}: runs as one process; accelerate launch is for finetune")
+            _refuse_team(options)
         logging.getLogger().setLevel(logging.WARNING)
         names = ("finetune",)
     stages.run_stages(run, names)

@@ -48,6 +48,7 @@ class Data(_Table):
     test: Manifests = ()
     general: Manifests = ()
     terms: Path | None = None
+    train_share: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 1.0
     split_by: Literal["speaker", "recording", "text"] | None = None
     general_dev_share: Share = 0.3
     max_rejected_share: Share = 0.05

@@ -277,4 +277,6 @@ def loads(run: Run) -> dict[str, Load]:
             found[name] = found[name].plus(round(share * count), share * seconds)
     for role, lines in spoken.script_of(run).items():
         found[role] = found[role].plus(len(lines), len(lines) * SPOKEN_S)
+    train, share = found["train"], data.train_share
+    found["train"] = Load(rows=math.ceil(share * train.rows), seconds=share * train.seconds)
     return found

@@ -85,6 +85,7 @@ def ingest(run: Run) -> bool:
         general_dev_share=data.general_dev_share,
         split_by=data.split_by,
         seed=1,
+        train_share=data.train_share,
     )
     stage.finish(counts, stage.outputs(), sound=_sound(stage.dir))
     run.warn_of_other_languages(counts["languages"])

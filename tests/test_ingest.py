@@ -136,6 +136,23 @@ def test_good_rows_of_every_kind_pass_with_their_duration(tmp_path: Path) -> Non
     assert counts["roles"]["test"]["rows"] == 8
 
 
+def test_a_smaller_share_of_train_is_a_part_of_a_larger_one_and_all_else_stays(tmp_path: Path) -> None:
+    manifests = {
+        "train": [save(tmp_path / "train.jsonl", clips(tmp_path, "train", 40, seed=1))],
+        "test": [save(tmp_path / "test.jsonl", clips(tmp_path, "test", 4, seed=100))],
+    }
+    held = {}
+    for share in (1.0, 0.5, 0.25):
+        counts = run(tmp_path, manifests, train_share=share)
+        held[share] = {role: ids(tmp_path, role) for role in ("train", "dev", "test")}
+        assert counts["not_learned"] == 36 - len(held[share]["train"])
+    assert [len(sides["train"]) for sides in held.values()] == [36, 18, 9]
+    assert set(held[0.25]["train"]) < set(held[0.5]["train"]) < set(held[1.0]["train"])
+    assert held[0.5]["train"] == [one for one in held[1.0]["train"] if one in held[0.5]["train"]]  # in their order
+    assert held[0.25]["dev"] == held[1.0]["dev"]
+    assert held[0.25]["test"] == held[1.0]["test"]
+
+
 def test_each_bad_row_is_named_counted_and_kept_in_rejects(tmp_path: Path) -> None:
     good = clips(tmp_path, "good", 12, seed=100)
     (tmp_path / "zero.wav").write_bytes(b"")

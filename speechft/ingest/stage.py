@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 from array import array
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -34,6 +35,7 @@ def ingest(
     general_dev_share: float,
     split_by: str | None,
     seed: int,
+    train_share: float = 1.0,
 ) -> dict[str, Any]:
     """Read, check, split and audit the user's manifests.
 
@@ -51,11 +53,12 @@ def ingest(
         general_dev_share: of the general rows, how many go to general_dev; at most 0.5.
         split_by: label to split by; None for speaker, else text.
         seed: which groups a split puts where.
+        train_share: of the training rows that are left then, how many to learn from; the others are counted and let go.
 
     Returns:
         Counts: `in`, `out`, `rejected` by reason, `other_split` (rows of a shared manifest that no named role
-        wanted), `languages` of the rows that name theirs, and `roles`: for each role its rows, minutes, speakers and
-        words.
+        wanted), `not_learned` (training rows beyond `train_share`), `languages` of the rows that name theirs, and
+        `roles`: for each role its rows, minutes, speakers and words.
 
     Raises:
         InputError: no manifest is named, one is unreadable, a named role has no usable rows, too many rows
@@ -79,6 +82,10 @@ def ingest(
         )
         rejects += dropped
         _write_rejects(out / "rejects.jsonl", rejects)
+        not_learned = 0
+        if len(rows.get("train", ())):
+            part = _part(ledger, rows["train"], train_share)
+            not_learned, rows["train"] = len(rows["train"]) - len(part), part
 
         ordered = {role: rows[role] for role in ROLES if len(rows.get(role, ()))}
         if "test" in ordered and all(
@@ -103,6 +110,7 @@ def ingest(
         "out": sum(map(len, ordered.values())),
         "rejected": dict(Counter(reject.reason for reject in rejects).most_common()),
         "other_split": manifests.other_split,
+        "not_learned": not_learned,
         "languages": dict(languages.most_common()),
         "roles": {
             role: {key: facts["roles"][role][key] for key in ("rows", "minutes", "speakers", "words")}
@@ -167,6 +175,12 @@ def sides_of(role: str, general_dev_share: float, *, has_dev: bool) -> dict[str,
     if role == "train" and not has_dev:
         return {"dev": DEV_SHARE, "train": 1.0 - DEV_SHARE}
     return {role: 1.0}
+
+
+def _part(ledger: Ledger, places: Places, share: float) -> Places:
+    """A share of rows, drawn by their ids, in their order: a smaller share is a part of a larger one."""
+    drawn = np.argsort(ledger.column("id", places), kind="stable")
+    return places[np.sort(drawn[: math.ceil(share * len(places))])]
 
 
 def _split(
