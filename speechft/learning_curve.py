@@ -143,8 +143,8 @@ def sentence(result: dict[str, Any]) -> str:
     """Whether more helped so far, and what more still would bring if that goes on."""
     rate, delta = tables.RATE_NAMES[result["rate"]], result["difference"]
     value, ends = delta["value"], delta["ci95"]
-    largest = result["points"][-2]
-    told = f"From {100 * largest['share']:g} % of the training rows to all of them, {rate} changed by {points(value)} points"
+    share = f"{100 * result['points'][-2]['share']:g} %"
+    told = f"From {share} of the training rows to all of them, {rate} changed by {points(value)} points"
     if ends is None:
         return f"{told}; there is too little test speech to tell whether that is chance."
     told += f" (95 % interval {points(ends[0])} to {points(ends[1])})."
