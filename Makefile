@@ -31,8 +31,8 @@ terms: $(READY) ## TERMS=my_terms.txt [RUN=terms]: adapt to a term list without 
 plan: $(READY) pipeline-named ## PIPELINE=...: steps, time, disk and memory; starts nothing
 	@$(BIN)/python scripts/run.py $(OPTIONS) --plan
 
-learning-curve: $(READY) pipeline-named ## PIPELINE=...: the run and parts of its training rows: would more speech help?
-	@$(BIN)/python scripts/learning_curve.py $(OPTIONS)
+learning-curve: $(READY) pipeline-named ## PIPELINE=... [SHARES="0.25 0.5"]: would more speech help? Some three runs
+	@$(BIN)/python scripts/learning_curve.py $(OPTIONS) $(if $(SHARES),--shares $(SHARES))
 
 $(STAGES) synth: $(READY) pipeline-named
 	@$(BIN)/python scripts/$@.py $(OPTIONS)

@@ -86,7 +86,7 @@ def _sigterm_interrupts() -> Iterator[None]:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    """The command line: one subcommand a stage, and `run`, `transcribe`, `score`."""
+    """The command line: one subcommand a stage, and `run`, `learning-curve`, `synth`."""
     parser = argparse.ArgumentParser(
         prog="speechft",
         description="Adapt Whisper to your speech, and prove on held-out audio what changed.",
@@ -97,7 +97,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True, metavar="command")
     run = _pipeline_command(commands, "run", "all stages of a pipeline, in order", run_all)
     run.add_argument("--plan", action="store_true", help="print steps, time, disk and memory; start nothing")
-    text = "would more speech help? The run, and parts of its training rows, as many steps each"
+    text = "would more speech help? The run, and runs by parts of its training rows"
     curve = _pipeline_command(commands, "learning-curve", text, learning_curve)
     curve.add_argument(
         "--shares", type=float, nargs="+", metavar="X", help="of the training rows, beside all (default: 0.25 0.5)"
@@ -226,7 +226,7 @@ def learning_curve(options: argparse.Namespace) -> int:
     _refuse_team(options)
     run = _run(options)
     print(curve.markdown(curve.measure(run, options.shares or curve.SHARES)))
-    print(f"the same: {run.dir / 'learning_curve.md'}")
+    print(f"the same: {run.dir / 'learning_curve' / 'table.md'}")
     return 0
 
 
@@ -246,9 +246,9 @@ def run_stage(options: argparse.Namespace) -> int:
         stages.run_stages(run, ("synth",))
         return 0
     names = stages.ORDER[: stages.ORDER.index(options.command) + 1]
-    if os.environ.get("RANK", "0") != "0":  # under accelerate launch the first process runs the stages before
-        if options.command != "finetune":
-            _refuse_team(options)
+    if options.command != "finetune":
+        _refuse_team(options)
+    elif os.environ.get("RANK", "0") != "0":  # under accelerate launch the first process runs the stages before
         logging.getLogger().setLevel(logging.WARNING)
         names = ("finetune",)
     stages.run_stages(run, names)

@@ -1,167 +1,168 @@
-"""Would more speech help? A run and parts of its training rows, as many steps each, and where the error rate goes."""
+"""Would more speech help? A run and parts of its training rows, about as many steps each, and how their rates go."""
 
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from speechft import files, manifest, stages
 from speechft.errors import InputError
+from speechft.report import lines
 from speechft.run import Run
-from speechft.score import tables, wer
-from speechft.score.extrapolation import extrapolate
+from speechft.score import stats, tables, verdict, wer
 from speechft.score.rows import groups_of
 from speechft.score.score import units
 from speechft.score.slices import CLEAN, condition_of
-from speechft.score.stats import Interval, paired_bootstrap
 from speechft.score.terms import read_terms
-from speechft.score.verdict import percent, points
+from speechft.score.verdict import points
 
 log = logging.getLogger(__name__)
 
 SHARES = (0.25, 0.5)
-FURTHER = (2.0, 4.0)  # times as much speech, told beyond what was measured
+FURTHER = {2: "twice", 4: "four times"}  # as many rows, told beyond what was measured
 
 
 def measure(run: Run, shares: Sequence[float] = SHARES) -> dict[str, Any]:
-    """Run every part and the whole, as far as they are not done; results into the run's folder.
+    """Run the whole and every part, as far as they are not done; what they show goes into the run's `learning_curve/`.
 
-    Writes learning_curve.json and learning_curve.md. A part is a run of its own beside the whole one, named by its
-    share, with more epochs, so that all make as many steps.
+    A part is a run of its own beside the whole, named by its share. It learns for more epochs, so that all make about
+    as many steps: else it would be worse for having learned less long, not from less.
 
     Returns:
-        What learning_curve.json holds: `points` by share, `difference` between the largest part and the whole, and
-        `further`, the rates that a power law through the points gives for more speech; rates are fractions.
+        What learning_curve.json holds: `points` by share; `difference` between the largest part and the whole; and
+        `further`, what more rows would change where each step did as much in proportion. Rates are fractions.
 
     Raises:
-        InputError: a share is not between 0 and 1, the strategy learns nothing, or no test row has words.
+        InputError: a share is not between 0 and 1, the strategy learns nothing, a part's folder holds another run, or
+            no test row has words.
     """
     if not shares or not all(0 < share < 1 for share in shares) or len(set(shares)) < len(shares):
         raise InputError("learning-curve: --shares are different fractions of the training rows, such as 0.25 0.5")
     if run.pipeline.finetune.strategy == "prompt":
         raise InputError("learning-curve: the strategy prompt learns nothing from training rows; choose another")
-    parts = {share: _part(run, share) for share in sorted(shares)} | {1.0: run}
-    for share, part in parts.items():
-        log.info("learning curve: %g of the training rows, in %s", share, part.dir)
-        stages.run_stages(part)
-    reports = {share: files.read_json(part.dir / "report.json") for share, part in parts.items()}
-    whole = reports[1.0]
-    amounts = [report["data"]["train"]["minutes"] for report in reports.values()]
-    errors, words, groups = _errors(list(parts.values()))
-    resamples, seed = run.pipeline.score.resamples, run.pipeline.score.seed
-    paired = paired_bootstrap(errors[-2], errors[-1], words, groups, resamples=resamples, seed=seed)
-    if paired is None:
-        raise InputError("learning-curve: no test row has words; name transcribed speech in data.test")
-    at = [times * amounts[-1] for times in FURTHER]
-    further = extrapolate(errors, words, groups, amounts=amounts, at=at, resamples=resamples, seed=seed)
-    rate, learned = whole["rate"], [report["data"]["train"] for report in reports.values()]
+    runs = {share: _part(run, share) for share in sorted(shares)} | {1.0: run}
+    for share, one in sorted(runs.items(), reverse=True):  # the whole first, which finds what is wrong with its rows
+        log.info("learning curve: %g of the training rows, in %s", share, one.dir)
+        stages.run_stages(one)
+    reports = {share: files.read_json(one.dir / "report.json") for share, one in runs.items()}
+    difference, further = _compare(runs[max(shares)], run, share=max(shares))
     result = {
-        "rate": rate,
-        "points": [
-            {
-                "share": share, "run": parts[share].dir.name, "rows": train["rows"], "minutes": train["minutes"],
-                "rate": report[rate]["after"], "ci95": report[rate]["after_ci95"],
-                "term_recall": ((report["terms"] or {}).get("after") or {}).get("recall"),
-                "general": (report["general_wer"] or {}).get("after"),
-            }
-            for (share, report), train in zip(reports.items(), learned, strict=True)
-        ],
-        "before": whole[rate]["before"],
-        "difference": _told(paired.delta),
-        "further": [
-            {"times": times, "minutes": minutes, **_told(interval)}
-            for times, minutes, interval in zip(FURTHER, at, further, strict=True)
-        ],
-    }  # fmt: skip
-    files.write_json(run.dir / "learning_curve.json", result)
-    with files.atomic_write(run.dir / "learning_curve.md") as file:
+        "rate": reports[1.0]["rate"],
+        "before": reports[1.0][reports[1.0]["rate"]]["before"],
+        "points": [_point(share, runs[share], report) for share, report in reports.items()],
+        "difference": difference,
+        "further": further,
+    }
+    folder = run.dir / "learning_curve"
+    folder.mkdir(exist_ok=True)
+    files.write_json(folder / "learning_curve.json", result)
+    with files.atomic_write(folder / "table.md") as file:
         file.write(markdown(result))
     return result
 
 
 def _part(run: Run, share: float) -> Run:
-    """The run by a share of its training rows, beside it: more epochs, as many steps."""
+    """The run by a share of its training rows, beside it."""
     data, finetune = run.pipeline.data, run.pipeline.finetune
+    part_share = share * data.train_share
     changed = {
-        "data": data.model_copy(update={"train_share": share * data.train_share}),
+        "data": data.model_copy(update={"train_share": part_share}),
         "finetune": finetune.model_copy(update={"epochs": round(finetune.epochs / share)}),
     }
-    return Run(run.pipeline.model_copy(update=changed), run.dir.with_name(f"{run.dir.name}-{share:g}"))
+    part = Run(run.pipeline.model_copy(update=changed), run.dir.with_name(f"{run.dir.name}-share-{share:g}"))
+    record = part.dir / "ingest" / files.STAGE_FILE
+    if record.exists() and files.read_json(record)["settings"]["data"].get("train_share") != part_share:
+        raise InputError(f"learning-curve: {part.dir} holds another run; give this one another name (RUN=, --run)")
+    return part
 
 
-def _errors(parts: Sequence[Run]) -> tuple[np.ndarray, np.ndarray, list[Any]]:
-    """Errors of each run on each clean test row, the rows' words, and whom they belong to."""
-    settings = parts[-1].pipeline
-    held = [_hypotheses(part.dir) for part in parts]
+def _point(share: float, run: Run, report: dict[str, Any]) -> dict[str, Any]:
+    """What the table says of a run. Terms that were mined are others in each part, and are left out."""
+    learned, rate, terms = report["data"]["train"], report[report["rate"]], report["terms"]
+    general = report.get(lines.general_rate(report))
+    return {
+        "share": share, "run": run.dir.name, "rows": learned["rows"], "minutes": learned["minutes"],
+        "steps": files.read_json(run.dir / "finetune" / files.STAGE_FILE)["counts"]["steps"],
+        "rate": rate["after"], "ci95": rate["after_ci95"],
+        "term_recall": terms["after"]["recall"] if terms and not terms["mined"] else None,
+        "general": general["after"] if general else None,
+    }  # fmt: skip
+
+
+def _compare(part: Run, whole: Run, *, share: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The difference between a part and the whole, and what it would be further on."""
+    pipeline, held = whole.pipeline, [_hypotheses(one) for one in (part, whole)]
     rows = list(held[-1].values())
-    terms = read_terms(settings.data.terms) if settings.data.terms else None
-    split = units(
-        rows, normaliser=settings.score.normaliser, terms=terms, language=settings.model.language
-    ).split  # fmt: skip
+    counted = units(
+        rows, normaliser=pipeline.score.normaliser, language=pipeline.model.language,
+        terms=read_terms(pipeline.data.terms) if pipeline.data.terms else None,
+    )  # fmt: skip
     references = {row.id: row.text or "" for row in rows}
-    counted = [
-        [
-            row.errors
-            for row in wer.align(references, {name: row.hypothesis or "" for name, row in found.items()}, split)
-        ]
-        for found in held
-    ]
-    errors = np.array([[row.errors for row in system] for system in counted], dtype=np.float64)
-    return errors, np.array([row.words for row in counted[-1]], dtype=np.float64), groups_of(rows)[0]
+    found = [{name: row.hypothesis or "" for name, row in by_id.items()} for by_id in held]
+    (before, words), (after, _) = (
+        wer.counts([row.errors for row in wer.align(references, texts, counted.split)]) for texts in found
+    )
+    groups, kind = groups_of(rows)
+    resamples, seed = pipeline.score.resamples, pipeline.score.seed
+    paired = stats.paired_bootstrap(before, after, words, groups, resamples=resamples, seed=seed)
+    if paired is None:
+        raise InputError("learning-curve: no test row has words; name transcribed speech in data.test")
+    size = f"{int(np.sum(words)):,} {'characters' if counted.by_character else 'words'}"
+    difference = {**_told(paired.delta), "drawn": verdict.drawn_over(paired, kind, size)}
+    steps = [math.log(times) / -math.log(share) for times in FURTHER]
+    changes = stats.continued(before, after, words, groups, steps=steps, resamples=resamples, seed=seed)
+    return difference, [{"times": times, **_told(change)} for times, change in zip(FURTHER, changes, strict=False)]
 
 
-def _hypotheses(folder: Path) -> dict[str, manifest.Utterance]:
-    rows = manifest.read(folder / "transcribe" / "after.jsonl", need_audio=False)
+def _hypotheses(run: Run) -> dict[str, manifest.Utterance]:
+    rows = manifest.read(run.dir / "transcribe" / "after.jsonl", need_audio=False)
     return {row.id: row for row in rows if condition_of(row) == CLEAN}
 
 
-def _told(interval: Interval) -> dict[str, Any]:
+def _told(interval: stats.Interval) -> dict[str, Any]:
     return {"value": interval.value, "ci95": interval.ci95}
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The curve as a table, and what it says, in Markdown."""
+    """The runs as a table, and what they say, in Markdown."""
     rate = tables.RATE_NAMES[result["rate"]]
-    rows = [["base", "-", "-", tables.percent(result["before"]), "-", "-"]]
+    rows = [["nothing (the base)", "-", "-", "-", tables.percent(result["before"]), "-", "-"]]
     rows += [
         [
-            f"{100 * point['share']:g} %", f"{point['rows']:,}", f"{point['minutes']:.1f}",
-            _with_interval(point["rate"], point["ci95"]), tables.percent(point["term_recall"]),
+            f"{100 * point['share']:g} %", f"{point['rows']:,}", f"{point['minutes']:.1f}", f"{point['steps']:,}",
+            tables.with_interval(point["rate"], point["ci95"]), tables.percent(point["term_recall"]),
             tables.percent(point["general"]),
         ]
         for point in result["points"]
     ]  # fmt: skip
-    heading = ["learned from", "rows", "minutes", f"{rate} (95 %)", "term recall", "general speech"]
+    heading = ["learned from", "rows", "minutes", "steps", f"{rate} (95 %)", "term recall", "general speech"]
     return f"# Learning curve\n\n{tables.table(heading, rows)}\n\n{sentence(result)}\n"
 
 
 def sentence(result: dict[str, Any]) -> str:
-    """Whether more helped so far, and what more still would bring if that goes on."""
-    rate, delta = tables.RATE_NAMES[result["rate"]], result["difference"]
-    value, ends = delta["value"], delta["ci95"]
-    share = f"{100 * result['points'][-2]['share']:g} %"
-    told = f"From {share} of the training rows to all of them, {rate} changed by {points(value)} points"
+    """Whether more rows helped so far, and what still more would bring at best."""
+    rate, difference = tables.RATE_NAMES[result["rate"]], result["difference"]
+    share, ends = f"{100 * result['points'][-2]['share']:g} %", difference["ci95"]
+    told = f"From {share} of the training rows to all of them, {rate} changed by {points(difference['value'])} points"
     if ends is None:
         return f"{told}; there is too little test speech to tell whether that is chance."
-    told += f" (95 % interval {points(ends[0])} to {points(ends[1])})."
-    if ends[0] > 0:
-        return f"{told} More speech of this kind did not help."
-    if ends[1] >= 0:
-        return f"{told} That may be chance: whether more speech of this kind would help is not clear."
-    further = " and ".join(
-        f"{_with_interval(more['value'], more['ci95'])} by {more['times']:g} times as much"
-        for more in result["further"]
-    )
-    return (
-        f"{told} If it goes on so, they would be {further}: a power law through the rows above, with intervals of the "
-        "test's speakers alone. Another training run differs too, and the law need not hold so far."
-    )
-
-
-def _with_interval(rate: float, ci95: Sequence[float] | None) -> str:
-    ends = f" ({points(ci95[0], sign=False)} to {points(ci95[1], sign=False)})" if ci95 else ""
-    return percent(rate) + ends
+    told += f" (95 % interval {points(ends[0])} to {points(ends[1])}, {difference['drawn']})."
+    if ends[0] <= 0 <= ends[1]:
+        told += " That may be chance: whether more rows like these would help is not clear."
+    elif ends[0] > 0:
+        told += " More rows did not help."
+    else:
+        further = " and ".join(
+            f"by {points(more['value'])} with {FURTHER[more['times']]} as many"
+            + (f" ({points(more['ci95'][0])} to {points(more['ci95'][1])})" if more["ci95"] else "")
+            for more in result["further"]
+        )
+        told += (
+            f" Where every further row did as much in proportion, which is at best so, they would change {further}: "
+            "such a curve flattens where something else is the limit."
+        )
+    return f"{told} Two training runs on the same rows differ as well, by what no interval here tells."

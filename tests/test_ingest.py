@@ -24,6 +24,7 @@ SETTINGS: dict[str, Any] = {
     "general_dev_share": 0.25,
     "split_by": None,
     "seed": 1,
+    "train_share": 1.0,
 }
 NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven"]
 

@@ -76,6 +76,7 @@ def test_a_long_recording_goes_through_ingest(tmp_path: Path) -> None:
         "allow_leaks": ["audio"],
         "max_rejected_share": 0.1,
         "general_dev_share": 0.3,
+        "train_share": 1.0,
         "split_by": None,
         "seed": 1,
     }

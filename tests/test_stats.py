@@ -10,7 +10,6 @@ import pytest
 from score_pairs import SC_STATS, random_pairs, sc_stats
 
 from speechft.score import nist, stats
-from speechft.score.extrapolation import extrapolate
 from speechft.score.wer import Aligned
 
 
@@ -228,24 +227,22 @@ def test_a_loud_speaker_counts_as_fewer_groups() -> None:
     assert stats.effective_groups(np.array([900.0, 20.0, 20.0, 20.0, 20.0, 20.0])) == 2.0
 
 
-def test_a_power_law_is_continued() -> None:
-    words = np.full(30, 200.0)
-    amounts = [1.0, 2.0, 4.0]
-    errors = np.array([words * 0.4 * amount**-0.5 - 0.5 / 30 for amount in amounts])  # half an error is added
-    groups = [f"speaker{n % 10}" for n in range(30)]
-    found = extrapolate(errors, words, groups, amounts=amounts, at=[2.0, 16.0], resamples=500, seed=1)
-    assert [interval.value for interval in found] == pytest.approx([0.4 / math.sqrt(2), 0.1])
-    assert all(interval.low == pytest.approx(interval.value, rel=1e-3) for interval in found)  # all speakers are alike
+def test_a_change_goes_on_in_proportion() -> None:
+    words, groups = np.full(30, 200.0), [f"speaker{n % 10}" for n in range(30)]
+    found = stats.continued(0.4 * words, 0.3 * words, words, groups, steps=[1, 2], resamples=500, seed=1)
+    assert [change.value for change in found] == pytest.approx([0.3 * 0.75 - 0.3, 0.3 * 0.75**2 - 0.3])
+    assert [change.half_width for change in found] == pytest.approx([0, 0], abs=1e-9)  # all speakers are alike
+    assert stats.continued(0.4 * words, 0.0 * words, words, groups, steps=[1], resamples=500, seed=1) == []
 
 
-def test_its_interval_holds_the_rate_of_all_speakers_as_often_as_it_says() -> None:
+def test_its_interval_holds_all_speakers_change_as_often_as_it_says() -> None:
     rng = np.random.default_rng(3)
-    amounts, words, inside = [1.0, 2.0, 4.0], np.full(20, 300.0), 0
+    words, inside = np.full(20, 300.0), 0
     for trial in range(300):
         hard = rng.lognormal(0.0, 0.4, 20)  # how hard each speaker is to read: the mean is exp(0.08)
-        errors = np.array([rng.poisson(words * 0.2 * hard * amount**-0.3) for amount in amounts], dtype=np.float64)
-        found = extrapolate(errors, words, range(20), amounts=amounts, at=[8.0], resamples=300, seed=trial)[0]
+        before, after = (rng.poisson(words * rate * hard).astype(np.float64) for rate in (0.25, 0.2))
+        found = stats.continued(before, after, words, range(20), steps=[1], resamples=300, seed=trial)[0]
         assert found.low is not None
         assert found.high is not None
-        inside += found.low <= 0.2 * math.exp(0.08) * 8**-0.3 <= found.high
+        inside += found.low <= math.exp(0.08) * (0.16 - 0.2) <= found.high
     assert 0.91 <= inside / 300 <= 0.98

@@ -227,7 +227,7 @@ def test_synthetic_rows_are_never_drawn_for_dev(run: Run, tmp_path: Path) -> Non
     out = tmp_path / "out"
     ingest(
         {"train": [tmp_path / "mine.jsonl", run.dir / "synth" / "train.jsonl"]}, out=out, allow_leaks=["near_text"],
-        max_rejected_share=0.0, general_dev_share=0.3, split_by=None, seed=1,
+        max_rejected_share=0.0, general_dev_share=0.3, split_by=None, seed=1, train_share=1.0,
     )  # fmt: skip
     train, dev = (manifest.read(out / f"{role}.jsonl") for role in ("train", "dev"))
     assert dev

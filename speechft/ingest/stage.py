@@ -35,7 +35,7 @@ def ingest(
     general_dev_share: float,
     split_by: str | None,
     seed: int,
-    train_share: float = 1.0,
+    train_share: float,
 ) -> dict[str, Any]:
     """Read, check, split and audit the user's manifests.
 
@@ -86,6 +86,8 @@ def ingest(
         if len(rows.get("train", ())):
             part = _part(ledger, rows["train"], train_share)
             not_learned, rows["train"] = len(rows["train"]) - len(part), part
+        if not_learned:
+            log.info("ingest: %s training rows are left out by data.train_share = %g", f"{not_learned:,}", train_share)
 
         ordered = {role: rows[role] for role in ROLES if len(rows.get(role, ()))}
         if "test" in ordered and all(

@@ -96,9 +96,7 @@ def paired_bootstrap(
         alone = [Interval(value=float(value), low=None, high=None) for value in estimates]
         return Paired(before=alone[0], after=alone[1], delta=alone[2], groups=number, drew_rows=drew_rows)
     draws = np.concatenate(list(_draw(sums, resamples=resamples, seed=seed)), axis=1)
-    effective = effective_groups(sums[1])
-    quantile = float(stdtrit(effective - 1, 0.5 + CONFIDENCE / 2))
-    small_sample = math.sqrt(effective / (effective - 1))
+    effective, quantile, small_sample = _small_sample(sums[1])
     intervals = []
     for value, drawn, unheard in zip(map(float, estimates), draws, _unheard(columns), strict=True):
         spread = float(drawn[np.isfinite(drawn)].std()) * small_sample
@@ -107,6 +105,63 @@ def paired_bootstrap(
         intervals.append(Interval(value=value, low=value - margin, high=value + margin, p_value=p_value))
     before_rate, after_rate = (replace(rate, low=max(0.0, rate.low or 0.0)) for rate in intervals[:2])
     return Paired(before=before_rate, after=after_rate, delta=intervals[2], groups=number, drew_rows=drew_rows)
+
+
+def continued(
+    before: NDArray[np.float64],
+    after: NDArray[np.float64],
+    denominators: NDArray[np.float64],
+    groups: Sequence[Hashable],
+    *,
+    steps: Sequence[float],
+    resamples: int,
+    seed: int,
+) -> list[Interval]:
+    """How a rate would change further if its last change went on in proportion: after ((after / before)^steps - 1).
+
+    Where a step is so many times as much to learn from, that is a power law (Hestness et al. 2017, "Deep learning
+    scaling is predictable, empirically"); where something else limits the rate it promises too much. Intervals are
+    those of `paired_bootstrap`, of the same draws.
+
+    Args:
+        before: numerators per row of the rate before the last change, shape (rows,).
+        after: those after it.
+        denominators: such as reference words, shape (rows,).
+        groups: what each row belongs to.
+        steps: how many times over.
+        resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        A change for each of `steps`; none where a rate is zero.
+    """
+    if not before.sum() or not after.sum():
+        return []
+    sums, _ = _sum_groups(np.stack([before, denominators, after, denominators]), groups)
+    first, second, _ = _rates(sums.sum(axis=1))
+    estimates = _further(first, second, steps)
+    if sums.shape[1] < MIN_DRAWN:
+        return [Interval(value=float(value), low=None, high=None) for value in estimates]
+    rates = np.concatenate(list(_draw(sums, resamples=resamples, seed=seed)), axis=1)
+    drawn = _further(rates[0], rates[1], steps)
+    _, quantile, small_sample = _small_sample(sums[1])
+    margins = quantile * small_sample * np.nanstd(np.where(np.isfinite(drawn), drawn, np.nan), axis=1)
+    return [
+        Interval(value=float(value), low=float(value - margin), high=float(value + margin))
+        for value, margin in zip(estimates, margins, strict=True)
+    ]
+
+
+def _further(before: NDArray[np.float64], after: NDArray[np.float64], steps: Sequence[float]) -> NDArray[np.float64]:
+    """Changes by step, shape (steps, ...)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.stack([after * ((after / before) ** step - 1) for step in steps])
+
+
+def _small_sample(sizes: NDArray[np.float64]) -> tuple[float, float, float]:
+    """Effective number of groups, the quantile of t, and what widens the spread of draws: see `paired_bootstrap`."""
+    effective = effective_groups(sizes)
+    return effective, float(stdtrit(effective - 1, 0.5 + CONFIDENCE / 2)), math.sqrt(effective / (effective - 1))
 
 
 def values(paired: Paired | None, *, compared: bool, most: float = math.inf) -> dict[str, Any]:

@@ -110,14 +110,14 @@ def _rates(result: dict[str, Any], *, compared: bool) -> str:
             rows.append(
                 [
                     name,
-                    _with_interval(rate["before"], rate["before_ci95"]),
-                    _with_interval(rate["after"], rate["after_ci95"]),
+                    with_interval(rate["before"], rate["before_ci95"]),
+                    with_interval(rate["after"], rate["after_ci95"]),
                     _difference(rate["delta"], rate["delta_ci95"]),
                     size,
                 ]
             )
         else:
-            rows.append([name, _with_interval(rate["value"], rate["ci95"]), size])
+            rows.append([name, with_interval(rate["value"], rate["ci95"]), size])
     return table([*_columns("", compared=compared), "words"], rows)
 
 
@@ -132,7 +132,7 @@ def _terms(result: dict[str, Any], *, compared: bool) -> str:
         if any(side[key] is None for side in sides):
             continue
         intervals = [terms.get(f"{key}_{label}_ci95" if compared else f"{key}_ci95") for label in labels]
-        cells = [name, *(_with_interval(side[key], ends) for side, ends in zip(sides, intervals, strict=True))]
+        cells = [name, *(with_interval(side[key], ends) for side, ends in zip(sides, intervals, strict=True))]
         if compared:
             delta = sides[1][key] - sides[0][key]
             cells.append(_difference(delta, terms.get(f"{key}_delta_ci95")))
@@ -178,7 +178,7 @@ def _slices(result: dict[str, Any], *, compared: bool) -> str:
             cells = [percent(entry["before"]), percent(entry["after"])]
             rows.append([name, *cells, _difference(entry["delta"], entry["delta_ci95"]) + mark, f"{entry['words']:,}"])
         else:
-            rows.append([name, _with_interval(entry["rate"], entry["ci95"]), f"{entry['words']:,}"])
+            rows.append([name, with_interval(entry["rate"], entry["ci95"]), f"{entry['words']:,}"])
     if not rows:
         return ""
     unit = "characters" if result.get("rate") == "cer" else "words"
@@ -209,7 +209,7 @@ def _survival(result: dict[str, Any], *, compared: bool) -> str:
         if not entry["rows"] or not any(entry[label] for label in labels):
             continue
         intervals = [entry[f"{label}_ci95" if compared else "ci95"] for label in labels]
-        cells = [name, *(_with_interval(entry[label], ends) for label, ends in zip(labels, intervals, strict=True))]
+        cells = [name, *(with_interval(entry[label], ends) for label, ends in zip(labels, intervals, strict=True))]
         if compared:
             cells.append(_difference(entry["delta"], entry["delta_ci95"]))
         rows.append([*cells, f"{entry['rows']:,}"])
@@ -252,7 +252,8 @@ def _columns(first: str, *, compared: bool) -> list[str]:
     return [first, "before", "after", "difference in points (95 %)"] if compared else [first, "rate (95 %)"]
 
 
-def _with_interval(rate: float | None, ci95: list[float] | None) -> str:
+def with_interval(rate: float | None, ci95: list[float] | None) -> str:
+    """Write a fraction as a percentage with its interval, if it has one."""
     if rate is None or ci95 is None:
         return percent(rate)
     return f"{percent(rate)} ({100 * ci95[0]:.1f} to {100 * ci95[1]:.1f})"

@@ -78,7 +78,7 @@ def decide(
                 gain,
                 needed=_needed(times_needed, minutes_needed),
                 rate=rate_name,
-                drawn=_drawn(test, groups_name, size),
+                drawn=drawn_over(test, groups_name, size),
             ),
             _general_sentence(general_outcome, general, budget, general_size),
         )
@@ -140,7 +140,8 @@ def _needed(times: float | None, minutes: float | None) -> str | None:
     return None if times is None else f"{times:.1f} times as much test audio"
 
 
-def _drawn(test: Paired | None, groups: str, size: str | None) -> str:
+def drawn_over(test: Paired | None, groups: str, size: str | None) -> str:
+    """What an interval rests on: whom, and how much."""
     if test is None:
         return ""
     drawn = "for these speakers only" if test.drew_rows else f"over {test.groups} {groups}"

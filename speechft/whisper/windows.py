@@ -2,7 +2,7 @@
 
 A *window* is what the encoder sees: 30 s of audio, filled up as when deployed. transformers puts silence behind the
 sound; the reference's `transcribe` and faster-whisper put zeros behind its log-mels, and so does a share of training's
-windows, as a decoder that heard only the one reads the other badly (docs/benchmarks/deploy.md).
+windows, as a decoder that heard only the one reads the other badly (docs/log.md, 2026-11-28, night).
 
 A frozen encoder costs the same for one clip of 5 s as for six, so short clips are packed with gaps between them; a
 share stays alone so that the decoder still knows single clips. Self-attention sees the whole window, so members,
