@@ -19,7 +19,7 @@ import soundfile
 import torch
 from test_team import LAUNCH
 
-from speechft import adaptation, config, files, learning_curve, locks, manifest, stages, text
+from speechft import adaptation, cli, config, files, learning_curve, locks, manifest, stages, text
 from speechft.errors import InputError
 from speechft.run import Run
 from speechft.transcription import encoder_is_base
@@ -59,15 +59,13 @@ def write_pipeline(folder: Path) -> Path:
     return path
 
 
-def command(pipeline: Path, runs: Path, *more: str, script: str = "run") -> list[str]:
-    named = ["--pipeline", str(pipeline), "--runs", str(runs), "--run", "small"]
-    return [sys.executable, f"scripts/{script}.py", *named, *more]
+def command(pipeline: Path, runs: Path, *more: str) -> list[str]:
+    return [sys.executable, "scripts/run.py", "--pipeline", str(pipeline), "--runs", str(runs), "--run", "small", *more]
 
 
-def finish(pipeline: Path, runs: Path, *more: str, script: str = "run") -> str:
+def finish(pipeline: Path, runs: Path, *more: str) -> str:
     """Run to the end; what was said."""
-    asked = command(pipeline, runs, *more, script=script)
-    done = subprocess.run(asked, cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True)
+    done = subprocess.run(command(pipeline, runs, *more), cwd=PROJECT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -122,8 +120,11 @@ def test_a_second_run_has_nothing_to_do(whole: Path, pipeline: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("stage.json")} == before
 
 
-def test_a_learning_curve_is_of_runs_with_as_many_steps(whole: Path, pipeline: Path) -> None:
-    done = finish(pipeline, whole.parent, "--shares", "0.5", script="learning_curve")
+def test_a_learning_curve_is_of_runs_with_as_many_steps(
+    whole: Path, pipeline: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["--pipeline", str(pipeline), "--runs", str(whole.parent), "--run", "small"]
+    assert cli.main(["learning-curve", *named, "--shares", "0.5"]) == 0
     result = files.read_json(whole / "learning_curve" / "learning_curve.json")
     half, all_rows = result["points"]
     assert (half["rows"], all_rows["rows"], half["run"]) == (8, 16, "small-share-0.5")
@@ -131,7 +132,7 @@ def test_a_learning_curve_is_of_runs_with_as_many_steps(whole: Path, pipeline: P
     assert all_rows["rate"] == json.loads((whole / "report.json").read_text())["wer"]["after"]
     assert result["difference"]["value"] == pytest.approx(all_rows["rate"] - half["rate"])
     assert [more["times"] for more in result["further"]] == [2, 4]
-    assert "From 50 % of the training rows to all of them, word errors changed by" in done
+    assert "From 50 % of the training rows to all of them, word errors changed by" in capsys.readouterr().out
     with pytest.raises(InputError, match="different fractions"):
         learning_curve.measure(Run(config.load(pipeline), whole), [0.5, 1.0])
     (whole.parent / "small-share-0.4").symlink_to(whole)
