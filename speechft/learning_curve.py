@@ -34,7 +34,8 @@ def measure(run: Run, shares: Sequence[float] = SHARES) -> dict[str, Any]:
 
     Returns:
         What learning_curve.json holds: `points` by share; `difference` between the largest part and the whole; and
-        `further`, what more rows would change where each step did as much in proportion. Rates are fractions.
+        `further`, what more rows would change where each step did as much in proportion, nothing where no error is
+        left. Rates are fractions.
 
     Raises:
         InputError: a share is not between 0 and 1, the strategy learns nothing, a part's folder holds another run, or
@@ -155,7 +156,7 @@ def sentence(result: dict[str, Any]) -> str:
         told += " That may be chance: whether more rows like these would help is not clear."
     elif ends[0] > 0:
         told += " More rows did not help."
-    else:
+    elif result["further"]:
         further = " and ".join(
             f"by {points(more['value'])} with {FURTHER[more['times']]} as many"
             + (f" ({points(more['ci95'][0])} to {points(more['ci95'][1])})" if more["ci95"] else "")

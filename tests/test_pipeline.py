@@ -133,6 +133,9 @@ def test_a_learning_curve_is_of_runs_with_as_many_steps(
     assert result["difference"]["value"] == pytest.approx(all_rows["rate"] - half["rate"])
     assert [more["times"] for more in result["further"]] == [2, 4]
     assert "From 50 % of the training rows to all of them, word errors changed by" in capsys.readouterr().out
+    surely = result | {"difference": {"value": -0.2, "ci95": [-0.3, -0.1], "drawn": "over 5 speakers"}}
+    assert "would change by" in learning_curve.sentence(surely)
+    assert "would change" not in learning_curve.sentence(surely | {"further": []})  # no error is left
     with pytest.raises(InputError, match="different fractions"):
         learning_curve.measure(Run(config.load(pipeline), whole), [0.5, 1.0])
     (whole.parent / "small-share-0.4").symlink_to(whole)
