@@ -14,9 +14,8 @@ from speechft.errors import InputError
 from speechft.report import lines
 from speechft.run import Run
 from speechft.score import stats, tables, verdict, wer
-from speechft.score.rows import groups_of
+from speechft.score.rows import groups_of, join
 from speechft.score.score import units
-from speechft.score.slices import CLEAN, condition_of
 from speechft.score.terms import read_terms
 from speechft.score.verdict import points
 
@@ -54,7 +53,7 @@ def measure(run: Run, shares: Sequence[float] = SHARES) -> dict[str, Any]:
     result = {
         "rate": reports[1.0]["rate"],
         "before": reports[1.0][reports[1.0]["rate"]]["before"],
-        "points": [_point(share, runs[share], report) for share, report in reports.items()],
+        "points": [_point(share, runs[share].dir.name, report) for share, report in reports.items()],
         "difference": difference,
         "further": further,
     }
@@ -81,14 +80,13 @@ def _part(run: Run, share: float) -> Run:
     return part
 
 
-def _point(share: float, run: Run, report: dict[str, Any]) -> dict[str, Any]:
+def _point(share: float, name: str, report: dict[str, Any]) -> dict[str, Any]:
     """What the table says of a run. Terms that were mined are others in each part, and are left out."""
     learned, rate, terms = report["data"]["train"], report[report["rate"]], report["terms"]
     general = report.get(lines.general_rate(report))
     return {
-        "share": share, "run": run.dir.name, "rows": learned["rows"], "minutes": learned["minutes"],
-        "steps": files.read_json(run.dir / "finetune" / files.STAGE_FILE)["counts"]["steps"],
-        "rate": rate["after"], "ci95": rate["after_ci95"],
+        "share": share, "run": name, "rows": learned["rows"], "minutes": learned["minutes"],
+        "steps": report["model"]["steps"], "rate": rate["after"], "ci95": rate["after_ci95"],
         "term_recall": terms["after"]["recall"] if terms and not terms["mined"] else None,
         "general": general["after"] if general else None,
     }  # fmt: skip
@@ -96,18 +94,18 @@ def _point(share: float, run: Run, report: dict[str, Any]) -> dict[str, Any]:
 
 def _compare(part: Run, whole: Run, *, share: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """The difference between a part and the whole, and what it would be further on."""
-    pipeline, held = whole.pipeline, [_hypotheses(one) for one in (part, whole)]
-    rows = list(held[-1].values())
+    pipeline = whole.pipeline
+    held = [manifest.read(one.dir / "transcribe" / "after.jsonl", need_audio=False) for one in (part, whole)]
+    rows = join(held[0], held[1], "the test set").clean()
     counted = units(
-        rows, normaliser=pipeline.score.normaliser, language=pipeline.model.language,
+        rows.utterances, normaliser=pipeline.score.normaliser, language=pipeline.model.language,
         terms=read_terms(pipeline.data.terms) if pipeline.data.terms else None,
     )  # fmt: skip
-    references = {row.id: row.text or "" for row in rows}
-    found = [{name: row.hypothesis or "" for name, row in by_id.items()} for by_id in held]
     (before, words), (after, _) = (
-        wer.counts([row.errors for row in wer.align(references, texts, counted.split)]) for texts in found
+        wer.counts([row.errors for row in wer.align(rows.references, texts or {}, counted.split)])
+        for texts in (rows.before, rows.after)
     )
-    groups, kind = groups_of(rows)
+    groups, kind = groups_of(rows.utterances)
     resamples, seed = pipeline.score.resamples, pipeline.score.seed
     paired = stats.paired_bootstrap(before, after, words, groups, resamples=resamples, seed=seed)
     if paired is None:
@@ -117,11 +115,6 @@ def _compare(part: Run, whole: Run, *, share: float) -> tuple[dict[str, Any], li
     steps = [math.log(times) / -math.log(share) for times in FURTHER]
     changes = stats.continued(before, after, words, groups, steps=steps, resamples=resamples, seed=seed)
     return difference, [{"times": times, **_told(change)} for times, change in zip(FURTHER, changes, strict=False)]
-
-
-def _hypotheses(run: Run) -> dict[str, manifest.Utterance]:
-    rows = manifest.read(run.dir / "transcribe" / "after.jsonl", need_audio=False)
-    return {row.id: row for row in rows if condition_of(row) == CLEAN}
 
 
 def _told(interval: stats.Interval) -> dict[str, Any]:

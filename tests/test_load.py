@@ -31,7 +31,7 @@ WHOLE_LARGE = pytest.mark.skipif(
 
 @pytest.mark.parametrize(
     ("name", "depth"),
-    [("tiny", 4), ("tiny.en", 4), ("small", 2), ("large-v3", 2), pytest.param("large-v3", 32, marks=WHOLE_LARGE)],
+    [("tiny", 4), ("tiny.en", 4), ("small", 12), ("large-v3", 2), pytest.param("large-v3", 32, marks=WHOLE_LARGE)],
 )
 def test_published_dimensions_train_save_reload_and_generate(tmp_path: Path, name: str, depth: int) -> None:
     d_model, layers, heads, mels, vocabulary = any_whisper.PUBLISHED[name]
