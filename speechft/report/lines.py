@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from speechft.score.slices import CLEAN
-from speechft.score.tables import COUNT_NAMES, RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES, TERM_SIZES
+from speechft.score.tables import COUNT_NAMES, RATE_NAMES, SURVIVAL_NAMES, TERM_NAMES, count, term_rates
 from speechft.score.verdict import percent, points
 
 NONE = "-"
@@ -96,26 +96,11 @@ def terms(content: Mapping[str, Any]) -> list[Line]:
     report = content.get("terms")
     if not report or not report.get("said"):
         return []
-    before, after = report["before"], report["after"]
-    found = []
-    for key, name in TERM_NAMES.items():
-        values = {
-            "before": before.get(key),
-            "after": after.get(key),
-            "before_ci95": report.get(f"{key}_before_ci95"),
-            "after_ci95": report.get(f"{key}_after_ci95"),
-            "delta_ci95": report.get(f"{key}_delta_ci95"),
-        }
-        if values["before"] is None and values["after"] is None:
-            continue
-        counted, unit = TERM_SIZES.get(key, ("said", "times said"))
-        size = count(before.get(counted, report["said"]), unit)
-        if key == "precision":
-            size = f"{before.get('written', 0):,} and {after.get('written', 0):,} times written"
-        if None not in (values["before"], values["after"]):
-            values["delta"] = values["after"] - values["before"]
-        found.append(_line(name, values, of=size, higher_is_better=not key.endswith("wer")))
-    alarms = before.get("false_alarms"), after.get("false_alarms")
+    found = [
+        _line(TERM_NAMES[key], rate, of=size, higher_is_better=not key.endswith("wer"))
+        for key, rate, size in term_rates(content)
+    ]
+    alarms = [report[side]["false_alarms"] for side in ("before", "after")]
     if None not in alarms:
         general = content.get("general_wer")
         found.append(
@@ -136,8 +121,7 @@ def survival(content: Mapping[str, Any]) -> list[Line]:
     for key, entry in (content.get("survival") or {}).items():
         if not entry.get("rows") or entry.get("before") is None or entry.get("after") is None:
             continue
-        values = {**entry, "delta": entry["after"] - entry["before"]}
-        found.append(_line(SURVIVAL_NAMES.get(key, key.replace("_", " ")), values, of=count(entry["rows"], "rows")))
+        found.append(_line(SURVIVAL_NAMES.get(key, key.replace("_", " ")), entry, of=count(entry["rows"], "rows")))
     return found
 
 
@@ -341,8 +325,3 @@ def _size(name: str, rate: Mapping[str, Any]) -> str:
 def _unit(content: Mapping[str, Any]) -> str:
     """What the main rate and the slices count."""
     return "characters" if content.get("rate") == "cer" else "words"
-
-
-def count(number: int, unit: str) -> str:
-    """A number of things, such as `1 word` and `1,234 words`."""
-    return f"{number:,} {unit if number != 1 else unit.removesuffix('s')}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 RATE_NAMES = {
@@ -106,41 +106,37 @@ def _rates(result: dict[str, Any], *, compared: bool) -> str:
         if rate is None:
             continue
         size = f"{rate.get('characters', rate['words']):,}" + (" characters" if key.endswith("cer") else "")
-        if compared:
-            rows.append(
-                [
-                    name,
-                    with_interval(rate["before"], rate["before_ci95"]),
-                    with_interval(rate["after"], rate["after_ci95"]),
-                    _difference(rate["delta"], rate["delta_ci95"]),
-                    size,
-                ]
-            )
-        else:
-            rows.append([name, with_interval(rate["value"], rate["ci95"]), size])
+        rows.append([name, *_cells(rate, compared=compared), size])
     return table([*_columns("", compared=compared), "words"], rows)
+
+
+def term_rates(result: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """The term rates of a score that could be measured: each one's key, the rate as others are told, what it is over.
+
+    A rate is a `value` with its `ci95`, or, of two systems, what `before`, `after`, `delta` and theirs are.
+    """
+    terms = result["terms"]
+    labels = [label for label in ("value", "before", "after") if label in terms]
+    for key in TERM_NAMES:
+        rate: dict[str, Any] = {label: terms[label][key] for label in labels}
+        if all(value is None for value in rate.values()):
+            continue
+        rate |= {end: terms.get(f"{key}_{end}") for end in ("ci95", "before_ci95", "after_ci95", "delta_ci95")}
+        known = "before" in rate and None not in (rate["before"], rate["after"])
+        rate["delta"] = rate["after"] - rate["before"] if known else None
+        counted, unit = TERM_SIZES.get(key, ("said", "times said"))
+        size = count(terms[labels[0]][counted], unit)
+        if key == "precision":
+            size = " and ".join(f"{terms[label]['written']:,}" for label in labels) + " times written"
+        yield key, rate, size
 
 
 def _terms(result: dict[str, Any], *, compared: bool) -> str:
     terms = result.get("terms")
     if not terms or not terms["said"]:
         return uncounted(result)
-    rows = []
+    rows = [[TERM_NAMES[key], *_cells(rate, compared=compared), size] for key, rate, size in term_rates(result)]
     labels = ("before", "after") if compared else ("value",)
-    for key, name in TERM_NAMES.items():
-        sides = [terms[label] for label in labels]
-        if any(side[key] is None for side in sides):
-            continue
-        intervals = [terms.get(f"{key}_{label}_ci95" if compared else f"{key}_ci95") for label in labels]
-        cells = [name, *(with_interval(side[key], ends) for side, ends in zip(sides, intervals, strict=True))]
-        if compared:
-            delta = sides[1][key] - sides[0][key]
-            cells.append(_difference(delta, terms.get(f"{key}_delta_ci95")))
-        count, unit = TERM_SIZES.get(key, ("said", "times said"))
-        size = f"{sides[0][count]:,} {unit}"
-        if key == "precision":
-            size = " and ".join(f"{side['written']:,}" for side in sides) + " times written"
-        rows.append([*cells, size])
     alarms = [terms[label]["false_alarms"] for label in labels]
     if None not in alarms:
         cells = ["false alarms on general speech", *(str(alarm) for alarm in alarms)]
@@ -165,7 +161,7 @@ def uncounted(result: Mapping[str, Any], *, mark: str = "`") -> str:
 
 def _general_words(result: dict[str, Any]) -> str:
     general = result.get("general_wer")
-    return f"{general['words']:,} words" if general else "-"
+    return count(general["words"], "words") if general else "-"
 
 
 def _slices(result: dict[str, Any], *, compared: bool) -> str:
@@ -208,11 +204,7 @@ def _survival(result: dict[str, Any], *, compared: bool) -> str:
         labels = ("before", "after") if compared else ("value",)
         if not entry["rows"] or not any(entry[label] for label in labels):
             continue
-        intervals = [entry[f"{label}_ci95" if compared else "ci95"] for label in labels]
-        cells = [name, *(with_interval(entry[label], ends) for label, ends in zip(labels, intervals, strict=True))]
-        if compared:
-            cells.append(_difference(entry["delta"], entry["delta_ci95"]))
-        rows.append([*cells, f"{entry['rows']:,}"])
+        rows.append([name, *_cells(entry, compared=compared), f"{entry['rows']:,}"])
     return table([*_columns("", compared=compared), "rows"], rows) if rows else ""
 
 
@@ -244,12 +236,25 @@ def percent(rate: float | None) -> str:
     return "-" if rate is None else f"{100 * rate:.1f} %"
 
 
+def count(number: int, unit: str) -> str:
+    """Write a number of things, such as `1 word` and `1,234 words`."""
+    return f"{number:,} {unit if number != 1 else unit.removesuffix('s')}"
+
+
 def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
 def _columns(first: str, *, compared: bool) -> list[str]:
     return [first, "before", "after", "difference in points (95 %)"] if compared else [first, "rate (95 %)"]
+
+
+def _cells(rate: Mapping[str, Any], *, compared: bool) -> list[str]:
+    """A rate with its interval; of two systems each one's, and the difference."""
+    if not compared:
+        return [with_interval(rate["value"], rate["ci95"])]
+    sides = [with_interval(rate[side], rate[f"{side}_ci95"]) for side in ("before", "after")]
+    return [*sides, _difference(rate["delta"], rate["delta_ci95"])]
 
 
 def with_interval(rate: float | None, ci95: list[float] | None) -> str:
