@@ -19,7 +19,7 @@ help: ## this list
 	@echo "stages:         synth $(STAGES) (with PIPELINE=..., as for run)"
 
 demo: $(READY) ## adapt the shipped base to the shipped clinical speech, and report
-	@$(BIN)/python scripts/run.py --pipeline pipelines/demo.toml --runs '$(RUNS)' $(SETTINGS)
+	@$(BIN)/python scripts/run.py --pipeline pipelines/demo.toml $(if $(RUN),--run '$(RUN)') --runs '$(RUNS)' $(SETTINGS)
 
 run: $(READY) pipeline-named ## PIPELINE=pipelines/x.toml [RUN=name] [SET="a.b=c d.e=f"]: all stages
 	@$(BIN)/python scripts/run.py $(OPTIONS)

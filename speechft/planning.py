@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +30,7 @@ LEAST_ROW_S = 0.02  # to generate one, however small the model
 TOKENS_A_SECOND = 4.0
 FILL = 0.9  # of a packed window holds clips and gaps
 PROMPT_TRIALS = 4  # shares of the term list, see adapt/prompt.py
+PROBED = 20  # recordings of a role at most, where no row tells its length
 SPOKEN_S = 3.5  # a sentence of `synth`
 # Seconds of a core a second of audio in a view (docs/benchmarks/augment_speed.md), for 2 cores: to read and write it, and
 # each transform. Making an accent is one pass, whatever of it changes; a command's voice takes what it takes.
@@ -75,7 +76,7 @@ def describe(run: Run) -> str:
     kept = rounds * domain + (_windows(run, replay) if replay.rows else 0.0)
     checked = roles["dev"].rows + roles["general_dev"].rows
     reported = roles["test"].rows * (1 + len(pipeline.conditions)) + roles["general_test"].rows
-    encoded = checked + reported + (kept if run.learns_from == "states" else 0.0)
+    encoded = reported + sum({"choosing": checked, "train": kept}.get(name, 0.0) for name in run.stores())
     card, slower, machine = _machine()
     narrow = shape.d_model <= NARROW
     window_s = operations.encoder(shape) / (NARROW_ENCODER_GFLOPS if narrow else ENCODER_GFLOPS) / 1e9
@@ -103,7 +104,9 @@ def describe(run: Run) -> str:
     trials = 1 + _evaluations(run) + len(settings.blends) - known
     if settings.strategy == "prompt":
         trials = PROMPT_TRIALS
+    again_s = slower * window_s if run.learns_from == "audio" else 0.0  # such a row is encoded whenever it is decoded
     trained_gb = shape.parameters * 4e-9
+    tuned_s = slower * train_s + trials * checked * (slower * row_s + again_s)
     views = f"{pipeline.augment.views} views, {len(pipeline.conditions)} conditions"
     made_s = train.seconds * pipeline.augment.views + roles["test"].seconds * len(pipeline.conditions)
     said = {role: len(lines) for role, lines in spoken.script_of(run).items()}
@@ -111,8 +114,8 @@ def describe(run: Run) -> str:
         ("ingest", f"{everything:,} rows, {seconds / 60:.0f} min of audio", 0.002 * everything, 0.0),
         ("augment", views, _making_s(run, roles), made_s * 2e-5),
         ("encode", f"about {encoded:,.0f} windows", slower * encoded * window_s, kept_gb),
-        ("finetune", _training(run, shape, train, replay), slower * (train_s + trials * checked * row_s), trained_gb),
-        ("transcribe", f"{reported:,} rows, before and after", slower * 2 * reported * row_s, 0.0),
+        ("finetune", _training(run, shape, train, replay), tuned_s, trained_gb),
+        ("transcribe", f"{reported:,} rows, before and after", reported * (2 * slower * row_s + again_s), 0.0),
         ("score", f"{pipeline.score.resamples:,} resamples", 1.0, 0.0),
         ("report", "report.html, .md, .json", 1.0, 0.0),
     ]  # fmt: skip
@@ -229,6 +232,23 @@ def shape_of(run: Run) -> Shape:
     raise InputError(f"model.base = {base!r}: its size is not known before it is fetched; use a local directory")
 
 
+def _probed(paths: Sequence[Path]) -> Load:
+    """The length of recordings whose rows do not tell it, as far as they can be read; `ingest` rejects the others.
+
+    Raises:
+        InputError: none can be read.
+    """
+    known, failed = Load(), None
+    for path in paths:
+        try:
+            known = known.plus(1, audio.probe(path).duration_s)
+        except audio.AudioError as error:
+            failed = failed or error
+    if not known.rows and failed:
+        raise failed
+    return known
+
+
 def _windows(run: Run, load: Load, *, lone: float = 1.0) -> float:
     """Windows of a view: a share of the clips alone, each counted as `lone`, the others packed with gaps."""
     settings = run.pipeline.encode
@@ -256,14 +276,15 @@ def loads(run: Run) -> dict[str, Load]:
     named = {"train": data.train, "dev": data.dev, "test": data.test, "general": data.general}
     rows: Counter[str] = Counter()
     told: dict[str, Load] = {}  # those that say how long they are
-    samples: dict[str, Path] = {}
+    samples = defaultdict[str, list[Path]](list)
     rejected, reject = 0, None
     for row in readers.Manifests({role: paths for role, paths in named.items() if paths}):
         if isinstance(row, Reject):
             rejected, reject = rejected + 1, reject or row
         else:
             rows[row.role] += 1
-            samples.setdefault(row.role, row.utterance.audio_filepath or Path())
+            if len(samples[row.role]) < PROBED:
+                samples[row.role].append(Path(row.utterance.audio_filepath or ""))
             if row.utterance.duration:
                 told[row.role] = told.get(row.role, Load()).plus(1, row.utterance.duration)
     total = rows.total() + rejected
@@ -271,7 +292,7 @@ def loads(run: Run) -> dict[str, Load]:
         raise InputError(f"{rejected:,} of {total:,} rows cannot be used (such as {reject.detail})")
     found = {role: Load() for role in readers.ROLES}
     for role, count in rows.items():
-        known = told.get(role) or Load(rows=1, seconds=audio.probe(samples[role]).duration_s)
+        known = told.get(role) or _probed(samples[role])
         seconds = count * known.seconds / known.rows
         for name, share in sides_of(role, data.general_dev_share, has_dev=bool(data.dev)).items():
             found[name] = found[name].plus(round(share * count), share * seconds)

@@ -24,7 +24,7 @@ FORMATS = {
     "conditions": 4,
     "synth": 2,
     "encode": 6,
-    "finetune": 2,
+    "finetune": 3,
     "transcribe": 2,
     "score": 5,
     "report": 5,

@@ -73,7 +73,9 @@ def ingest(run: Run) -> bool:
         return False
     run.check_ahead()
     if run.base_folder is None:  # on the hub: fetched before hours are spent
-        source.find(run.pipeline.model.base, revision=run.pipeline.model.revision)
+        asked = run.pipeline.model
+        folder, _ = source.find(asked.base, revision=asked.revision)
+        source.check_language(folder, asked.base, language=asked.language, task=asked.task)
     stage.begin()
     from speechft.ingest.stage import ingest as read_and_check
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import any_whisper
+import numpy as np
 import pytest
+import soundfile
 import torch
 
 from speechft import config, planning
@@ -70,6 +72,21 @@ def test_rows_are_divided_as_ingest_divides_them(monkeypatch: pytest.MonkeyPatch
         "train": 90, "dev": 10, "test": 100, "general_train": 50, "general_dev": 25, "general_test": 25,
     }  # fmt: skip
     assert planning.loads(run)["train"].seconds == pytest.approx(180)
+
+
+def test_recordings_of_no_told_length_are_looked_at_as_far_as_they_can_be(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(16_000), 16_000)
+    soundfile.write(tmp_path / "b.wav", np.zeros(48_000), 16_000)
+    told = [f'{{"id": "{n}", "audio_filepath": "{n}.wav", "text": "x"}}\n' for n in ("gone", "a", "b")]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text("".join(told))
+    run = run_of(monkeypatch, "start", f"data.train={tmp_path}/train.jsonl", f"data.test={tmp_path}/test.jsonl")
+    assert planning.loads(run)["test"] == planning.Load(rows=3, seconds=6.0)
+    (tmp_path / "test.jsonl").write_text(told[0])
+    with pytest.raises(InputError, match=r"gone\.wav: there is no such file"):
+        planning.loads(run)
 
 
 def test_a_directory_of_another_kind_of_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

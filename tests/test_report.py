@@ -140,6 +140,7 @@ def build_run(
         "alpha": 1.0,
         "inside_budget": True,
         "budget": 0.02 if general else None,
+        "limit": 0.012 if general else None,
         "best_epoch": 2,
         "dev_wer_before": 0.4,
         "dev_wer": 0.12,
@@ -318,6 +319,19 @@ def test_general_speech_is_told_in_what_the_verdict_counts(whole: tuple[Path, di
     assert [name for name, _ in lines.headlines(content)][1] == "character errors, general speech"
 
 
+def test_how_far_is_told_in_what_choosing_may_take(whole: tuple[Path, dict[str, Any]]) -> None:
+    content = collect(*whole)
+    assert lines.how_far(content).endswith(
+        "Chosen: 1, inside the 1.2 points that choosing may take of the forgetting budget of 2.0 on general dev speech."
+    )
+    content["choice"] |= {"inside_budget": False}
+    assert any("kept to the 1.2 points" in note for note in lines.notes(content))
+    content["choice"] |= {"inside_budget": True, "budget": None, "limit": None}  # no general speech to forget
+    assert lines.how_far(content).endswith("Chosen: 1.")
+    content["model"] |= {"strategy": "prompt"}
+    assert lines.how_far(content).startswith("Shares of the longest prompt")
+
+
 def test_markup_in_texts_is_shown_not_run(tmp_path: Path) -> None:
     attack = "<script> alert </script>"
     test = utterances([f"say {attack} & 'go'"], tmp_path, prefix='"><img src=x onerror=alert(2)>')
@@ -487,6 +501,7 @@ def test_rows_without_spaces_are_counted_as_the_score_counts_them(tmp_path: Path
 
 
 def test_licence_comes_from_the_card(tmp_path: Path) -> None:
+    assert [facts.licence_of(f"openai/whisper-{size}") for size in ("small", "large-v3-turbo")] == ["apache-2.0", "mit"]
     assert facts.licence_of(str(tmp_path)) is None
     (tmp_path / "README.md").write_text('---\nlanguage: en\nlicense: "mit"\n---\n# A model\n', encoding="utf-8")
     assert facts.licence_of(str(tmp_path)) == "mit"
@@ -515,6 +530,15 @@ def test_bars_reach_as_far_as_their_numbers() -> None:
     assert re.findall(r'whisker" x1="([\d.]+)%" x2="([\d.]+)%"', drawn)[0] == ("21.00", "84.00")
     assert ">20 %<" in drawn
     assert charts.bars([]) == ""
+
+
+def test_a_scale_of_differences_shows_those_there_are() -> None:
+    rows = [
+        lines.Line(name="a", before="", after="", delta="", of="", values={"delta": d, "delta_ci95": None})
+        for d in (0.0, 0.0, 0.0, 0.08, 0.07)
+    ]
+    assert charts.forest_limit(rows) == 0.08
+    assert charts.forest_limit(rows[:3]) == 1.0
 
 
 def test_plots_need_two_points() -> None:

@@ -50,7 +50,8 @@ def ingest(
         out: the stage's folder.
         allow_leaks: kinds of leak that do not stop the run.
         max_rejected_share: of the rows read, how many may be rejected.
-        general_dev_share: of the general rows, how many go to general_dev; at most 0.5.
+        general_dev_share: of the general rows, how many go to general_dev, and as many to general_test; above 0, at
+            most 0.5.
         split_by: label to split by; None for speaker, else text.
         seed: which groups a split puts where.
         train_share: of the training rows that are left then, how many to learn from; the others are counted and let go.
@@ -64,7 +65,7 @@ def ingest(
         InputError: no manifest is named, one is unreadable, a named role has no usable rows, too many rows
             were rejected, or there is a leak that is not allowed.
     """
-    _check_arguments(roles, general_dev_share=general_dev_share)
+    _check_roles(roles)
     _clear(out)
     manifests = readers.Manifests(roles)
     with Ledger(out) as ledger:
@@ -226,14 +227,12 @@ def _checked(row: Row, role: str, languages: Counter[str]) -> Utterance:
     return dataclasses.replace(row.utterance, split=role, extra=extra)
 
 
-def _check_arguments(roles: Mapping[str, Sequence[Path]], *, general_dev_share: float) -> None:
+def _check_roles(roles: Mapping[str, Sequence[Path]]) -> None:
     unknown = sorted(set(roles) - set(NAMED_ROLES))
     if unknown:
         raise InputError(f"data.{unknown[0]}: there is no such role; name {', '.join(NAMED_ROLES)}")
     if not any(roles.values()):
         raise InputError("no manifest is named; set data.train and data.test")
-    if roles.get("general") and not 0.0 < general_dev_share <= 0.5:
-        raise InputError(f"data.general_dev_share must be above 0 and at most 0.5, got {general_dev_share}")
 
 
 def _require_rows(

@@ -80,9 +80,9 @@ def forest_limit(rows: Sequence[Line]) -> float:
     reaches = sorted(
         max(map(abs, row.values["delta_ci95"] or [row.values["delta"] or 0.0])) for row in rows if row.values
     )
-    if not reaches:
+    if not (moved := [reach for reach in reaches if reach]):
         return 1.0
-    return min(reaches[-1], FOREST_WIDEST * reaches[len(reaches) // 2]) or 1.0
+    return min(moved[-1], FOREST_WIDEST * moved[len(moved) // 2])
 
 
 def forest(row: Line, limit: float) -> Markup:
@@ -121,19 +121,14 @@ def losses(curve: Sequence[Mapping[str, Any]]) -> Markup:
 
 
 def sweep(choice: Mapping[str, Any]) -> Markup:
-    """Error rates along the way from the base's weights (0) to the tuned ones (1), with the budget's limit."""
-    rows = [
-        {
-            "alpha": 0.0,
-            "dev_wer": choice.get("dev_wer_before"),
-            "general_wer": choice.get("general_dev_wer_before"),
-        },
-        *choice["points"],
-    ]
+    """Error rates along the way from the base (0) to the tuned weights or the longest prompt (1), with the limit."""
+    before, limit = choice.get("general_dev_wer_before"), choice.get("limit")
+    rows = list(choice["points"])
+    if all(row["alpha"] for row in rows):
+        rows.insert(0, {"alpha": 0.0, "dev_wer": choice.get("dev_wer_before"), "general_wer": before})
     series = [(name, _points(rows, "alpha", key)) for name, key in (("dev", "dev_wer"), ("general", "general_wer"))]
-    before, budget = choice.get("general_dev_wer_before"), choice.get("budget")
-    limits = [] if before is None or budget is None else [before + budget]
-    return _plot(series, "blend", verticals=[(float(choice["alpha"]), "chosen")], horizontals=limits)
+    limits = [] if before is None or limit is None else [before + limit]
+    return _plot(series, "share", verticals=[(float(choice["alpha"]), "chosen")], horizontals=limits)
 
 
 def _points(rows: Sequence[Mapping[str, Any]], x: str, y: str) -> list[tuple[float, float]]:

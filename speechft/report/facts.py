@@ -33,7 +33,7 @@ TERM_KEYS = ("recall", "precision", "f1", "seen_recall", "unseen_recall", "false
 SLICE_KEYS = ("by", "value", "words", "before", "after", "delta", "delta_ci95")
 MAY_BE_NONE = ("general_wer", "terms")  # not tested, or no term list
 WARNINGS_SHOWN = 3  # examples of each kind of odd row
-OPENAI_LICENCE = "apache-2.0"  # in the cards of the openai/whisper-* checkpoints
+OPENAI_LICENCE, TURBO_LICENCE = "apache-2.0", "mit"  # in the cards of the openai/whisper-* checkpoints
 
 
 def collect(run_dir: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -190,8 +190,8 @@ def _model(settings: Mapping[str, Any], finetune: Mapping[str, Any]) -> dict[str
 def licence_of(base: str) -> str | None:
     """The licence a base model states: in the card of its directory, or in OpenAI's cards; None when unknown."""
     if base.startswith("openai/whisper-"):
-        return OPENAI_LICENCE
-    folder = Path(__file__).resolve().parent.parent / "models" / "nano" if base == "nano" else Path(base)
+        return TURBO_LICENCE if base.endswith("-turbo") else OPENAI_LICENCE
+    folder = Path(__file__).resolve().parent.parent / "models" / "nano" if base == "nano" else Path(base).expanduser()
     card = folder / "README.md"
     if not card.is_file():
         return None

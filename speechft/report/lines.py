@@ -219,10 +219,28 @@ def notes(content: Mapping[str, Any]) -> list[str]:
     choice = content.get("choice") or {}
     if choice.get("inside_budget") is False:
         found.append(
-            "No blend stayed inside the forgetting budget on the general dev speech; the one that forgot least "
-            "was taken."
+            f"Nothing that was tried kept to the {_limit(choice)} on general dev speech; what forgot least was taken."
         )
     return found
+
+
+def how_far(content: Mapping[str, Any]) -> str:
+    """What was tried on the speech that chooses, what was chosen, and whether it kept to its part of the budget."""
+    choice = content["choice"]
+    tried = "Weights between the base (0) and the tuned model (1)"
+    if content["model"]["strategy"] == "prompt":
+        tried = "Shares of the longest prompt, filled with terms (0 is none)"
+    text = f"{tried}, tried on dev speech; the reported speech took no part. Chosen: {choice['alpha']:g}"
+    if choice.get("limit") is not None:
+        text += f", {'inside' if choice['inside_budget'] else 'outside'} the {_limit(choice)} on general dev speech"
+    return f"{text}."
+
+
+def _limit(choice: Mapping[str, Any]) -> str:
+    return (
+        f"{points(choice['limit'], sign=False)} points that choosing may take of the forgetting budget of "
+        f"{points(choice['budget'], sign=False)}"
+    )
 
 
 def groups_sentence(content: Mapping[str, Any]) -> str:

@@ -106,12 +106,12 @@ def _terms(content: Mapping[str, Any]) -> str:
 def _general(content: Mapping[str, Any]) -> str:
     parts = ["## General speech"]
     if content.get("general_wer") is None:
-        parts.append("Not tested: no general speech was named.")
+        parts.append("Not tested: no general speech was reported.")
     else:
         line = lines.general(content)
         parts.append(f"{line.before} before, {line.after} after, over {line.of}.")
     choice = content.get("choice")
-    if choice and choice.get("points"):
+    if choice and choice.get("points") and content["model"]["strategy"] != "scratch":
         cells = [
             [
                 f"{point['alpha']:g}" + (" (chosen)" if point["alpha"] == choice["alpha"] else ""),
@@ -120,10 +120,9 @@ def _general(content: Mapping[str, Any]) -> str:
             ]
             for point in choice["points"]
         ]
-        parts += [
-            "Share of the way from the base's weights to the tuned ones, chosen on dev speech:",
-            table(["blend", "dev", "general dev"], cells),
-        ]
+        parts += [lines.how_far(content), table(["share", "dev", "general dev"], cells)]
+        if choice.get("prompt"):
+            parts.append(f"The prompt: {choice['prompt']}")
     return "\n\n".join(parts)
 
 
@@ -165,7 +164,7 @@ def _data(content: Mapping[str, Any]) -> str:
 
 def _reproduce(content: Mapping[str, Any]) -> str:
     model, versions = content["model"], content["versions"]
-    facts = [f"base {model['base']}" + (f" at {model['revision']}" if model["revision"] else "")]
+    facts = [f"Base {model['base']}" + (f" at {model['revision']}" if model["revision"] else "")]
     facts.append(f"strategy {model['strategy']}")
     if model["trainable"] is not None:
         facts.append(f"{model['trainable']:,} values trained, {model['frozen']:,} frozen")
@@ -175,7 +174,7 @@ def _reproduce(content: Mapping[str, Any]) -> str:
     return "\n\n".join(
         [
             "## How to reproduce",
-            f"{'; '.join(facts).capitalize()}. Versions: {used}.{commit}",
+            f"{'; '.join(facts)}. Versions: {used}.{commit}",
             "Save as `pipeline.toml`, then `speechft run --pipeline pipeline.toml`:",
             f"```toml\n{to_toml(content['settings'])}```",
         ]

@@ -70,6 +70,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
         ? (a, b) => Number(value(a)) - Number(value(b))
         : (a, b) => value(a).localeCompare(value(b));
       const lines = [...body.rows].sort((a, b) => sign * compare(a, b));
+      [...table.tHead.rows[0].cells].forEach((other) => other.removeAttribute("aria-sort"));
+      cell.setAttribute("aria-sort", sign > 0 ? "ascending" : "descending");
       sign = -sign;
       body.append(...lines);
       table.dispatchEvent(new Event("sorted"));
