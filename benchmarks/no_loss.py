@@ -70,7 +70,6 @@ def pipeline_of(corpus: str, seed: int, arm: str) -> dict[str, Any]:
         "patience": epochs,
         "alphas": [1.0],
         "seed": seed,
-        "previous_share": 0.0,  # nano knows no previous text
     }
     return tree
 

@@ -92,7 +92,7 @@ def adapt(run: Run, out: Path, team: Team) -> dict[str, Any]:
     load.save(whisper, out / "model")
     prove_saved(out / "model", run, whisper, device)
     choice = {
-        "alpha": point.alpha, "inside_budget": inside, "budget": budget, "best_epoch": state.best_epoch,
+        "alpha": point.alpha, "inside_budget": inside, **_limits(budget), "best_epoch": state.best_epoch,
         "dev_wer_before": state.curve[0]["dev_wer"], "dev_wer": point.dev_wer,
         "general_dev_wer_before": state.curve[0].get("general_wer"), "general_dev_wer": point.general_wer,
         "points": [dataclasses.asdict(p) for p in points],
@@ -134,14 +134,12 @@ def choose_prompt(run: Run, out: Path) -> dict[str, Any]:
 
     points = retain.sweep(prompts.SHARES, evaluate)
     budget = _budget(run, points[-1].general_wer)
-    point, inside = retain.choose(
-        points, base_general_wer=points[-1].general_wer, budget=None if budget is None else budget * CHOOSING_SHARE
-    )
+    point, inside = retain.choose(points, base_general_wer=points[-1].general_wer, budget=_limits(budget)["limit"])
     whisper.prompt = spelled(point.alpha)
     load.save(whisper, out / "model")
     prove_saved(out / "model", run, whisper, device)
     choice = {
-        "alpha": point.alpha, "prompt": whisper.prompt, "inside_budget": inside, "budget": budget, "best_epoch": 0,
+        "alpha": point.alpha, "prompt": whisper.prompt, "inside_budget": inside, **_limits(budget), "best_epoch": 0,
         "dev_wer_before": points[-1].dev_wer, "dev_wer": point.dev_wer,
         "general_dev_wer_before": points[-1].general_wer, "general_dev_wer": point.general_wer,
         "points": [dataclasses.asdict(p) for p in points],
@@ -163,8 +161,7 @@ def recipe_of(run: Run, whisper: Whisper) -> Recipe:
     reaches_encoder = settings["strategy"] != "progressive" or settings["encoder_layers"]
     strategy = settings["strategy"] if reaches_encoder else "decoder"
     defaults = strategies.size_defaults(whisper.model.config.d_model, strategy)
-    settings["learning_rate"] = settings["learning_rate"] or defaults.learning_rate
-    settings["batch_clips"] = settings["batch_clips"] or defaults.batch_clips
+    settings = dataclasses.asdict(defaults) | {name: value for name, value in settings.items() if value is not None}
     settings["encoder_layers"] = min(settings["encoder_layers"], whisper.model.config.encoder_layers)
     return Recipe(**settings)
 
@@ -267,17 +264,22 @@ def _choose_blend(
         return rates["dev_wer"], rates.get("general_wer")
 
     points = retain.sweep(run.pipeline.finetune.blends, evaluate)
-    share = None if budget is None else budget * CHOOSING_SHARE
-    point, inside = retain.choose(points, base_general_wer=general_before, budget=share)
+    point, inside = retain.choose(points, base_general_wer=general_before, budget=_limits(budget)["limit"])
     retain.blend(whisper.model, base, tuned, point.alpha)
     return point, points, inside, budget
 
 
 def _budget(run: Run, general_before: float | None) -> float | None:
     """The forgetting budget: the pipeline's, or 10 % of the base's general rate; None without general speech."""
-    if run.pipeline.finetune.forgetting_budget is None and general_before is not None:
-        return max(SMALLEST_BUDGET, BUDGET_SHARE * general_before)
-    return run.pipeline.finetune.forgetting_budget
+    if general_before is None:
+        return None
+    told = run.pipeline.finetune.forgetting_budget
+    return max(SMALLEST_BUDGET, BUDGET_SHARE * general_before) if told is None else told
+
+
+def _limits(budget: float | None) -> dict[str, float | None]:
+    """The budget, and the part of it that may be used when choosing."""
+    return {"budget": budget, "limit": None if budget is None else budget * CHOOSING_SHARE}
 
 
 def _told(rates: Mapping[str, Any]) -> str:

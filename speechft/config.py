@@ -50,7 +50,7 @@ class Data(_Table):
     terms: Path | None = None
     train_share: Annotated[float, pydantic.Field(gt=0.0, le=1.0)] = 1.0
     split_by: Literal["speaker", "recording", "text"] | None = None
-    general_dev_share: Share = 0.3
+    general_dev_share: Annotated[float, pydantic.Field(gt=0.0, le=0.5)] = 0.3
     max_rejected_share: Share = 0.05
     allow_leaks: tuple[LeakKind, ...] = ()
 
@@ -127,7 +127,7 @@ class Finetune(_Table):
     forgetting_budget: Share | None = None
     patience: Positive = 3
     timestamp_share: Share = 0.15
-    previous_share: Share = 0.1
+    previous_share: Share | None = None
     time_masks: Annotated[int, pydantic.Field(ge=0, le=20)] = 0
     time_mask_s: Annotated[float, pydantic.Field(ge=0.0, le=5.0)] = 0.5
     channel_masks: Annotated[int, pydantic.Field(ge=0, le=20)] = 0

@@ -103,3 +103,14 @@ def test_progressive_takes_the_rate_of_what_it_reaches(tmp_path: Path, encoder_l
     recipe = recipe_of(Run(config.load(write_pipeline(tmp_path), asked), tmp_path), whisper)
     wanted = strategies.size_defaults(768, like)
     assert (recipe.learning_rate, recipe.batch_clips) == (wanted.learning_rate, 8)  # clips as the pipeline says
+    assert recipe.previous_share == 0.1
+
+
+@pytest.mark.parametrize(("asked", "share"), [((), 0.0), (("finetune.previous_share=0.2",), 0.2)])
+def test_nano_is_given_no_text_before_unless_asked(tmp_path: Path, asked: tuple[str, ...], share: float) -> None:
+    """Which it has never seen; and a share of none that a pipeline asks for is no missing one."""
+    whisper = SimpleNamespace(model=any_whisper.model(51864, d_model=192, layers=2))
+    assert recipe_of(Run(config.load(write_pipeline(tmp_path), asked), tmp_path), whisper).previous_share == share
+    big = SimpleNamespace(model=any_whisper.model(51864, d_model=768, layers=2))
+    none = Run(config.load(write_pipeline(tmp_path), ["finetune.previous_share=0"]), tmp_path)
+    assert recipe_of(none, big).previous_share == 0.0

@@ -26,19 +26,21 @@ ADAPTED = r"layers\.\d+\.(((self|encoder)_attn\.(q_proj|k_proj|v_proj|out_proj))
 
 @dataclass(frozen=True, kw_only=True)
 class SizeDefaults:
-    """Learning rate and clips a step for a decoder width.
+    """Learning rate, clips a step and the share of windows with other text before, for a decoder width.
 
     The rates are the published fine-tuning rates by size (Hugging Face audio course and event notes: 3.75e-5 tiny to
     4.4e-6 large for full fine-tuning), three times as high because only the decoder moves and replay holds it; `nano`,
-    two hundred times smaller than `small`, needs and bears more.
+    two hundred times smaller than `small`, needs and bears more. It has never seen text before its prompt, and being
+    taught to pass over it costs it words (docs/log.md, 2026-11-28); released models know such text.
     """
 
     learning_rate: float
     batch_clips: int
+    previous_share: float = 0.1
 
 
 SIZES = (  # d_model up to -> defaults
-    (256, SizeDefaults(learning_rate=4e-4, batch_clips=32)),  # nano
+    (256, SizeDefaults(learning_rate=4e-4, batch_clips=32, previous_share=0.0)),  # nano
     (384, SizeDefaults(learning_rate=1e-4, batch_clips=32)),  # tiny
     (512, SizeDefaults(learning_rate=7e-5, batch_clips=32)),  # base
     (768, SizeDefaults(learning_rate=4e-5, batch_clips=32)),  # small
