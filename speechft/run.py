@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 FORMATS = {
     "ingest": 3,
-    "augment": 7,
-    "conditions": 4,
-    "synth": 2,
+    "augment": 8,
+    "conditions": 5,
+    "synth": 3,
     "encode": 6,
     "finetune": 3,
     "transcribe": 2,
@@ -37,6 +37,18 @@ REPORTED = ("test", "general_test")  # roles that decide nothing
 
 
 log = logging.getLogger(__name__)
+
+
+def held_by_sources(*transforms: Mapping[str, Any]) -> dict[str, str]:
+    """What the record of a stage tells of the files that these tables' sources hold; nothing without sources."""
+    if not any(SOURCE_KEYS & set(tables.get(name) or {}) for tables in transforms for name in SOURCED):
+        return {}
+    from speechft.augment import recordings, sources
+    from speechft.augment import settings as tables_of
+
+    named = {path for tables in transforms for path in sources.paths(tables_of.check(tables))}
+    held = (recording.path for path in named for recording, _ in recordings.listing(path)[0])
+    return {"sources_hold": manifest.sound_files([*(path for path in named if path.is_file()), *held])}
 
 
 @dataclass(frozen=True)

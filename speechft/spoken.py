@@ -30,7 +30,8 @@ def script_of(run: Run) -> dict[str, list[Line]]:
     """What `synth` is to say, by role; nothing without a [synth] table.
 
     Raises:
-        InputError: the term list, the templates or the sentences cannot be used.
+        InputError: the term list, the templates or the sentences cannot be used, or a voice of training would say test
+            rows too.
     """
     settings, terms_path = run.pipeline.synth, run.pipeline.data.terms
     if settings is None:
@@ -38,6 +39,7 @@ def script_of(run: Run) -> dict[str, list[Line]]:
     from speechft.augment import script
     from speechft.score.terms import read_terms
 
+    _check_timbres(run)
     terms = read_terms(terms_path) if terms_path and settings.per_term != 0 else []
     sentences = [line for path in settings.sentences for line in script.read_sentences(path)]
     language = language_of(run)
@@ -52,7 +54,31 @@ def script_of(run: Run) -> dict[str, list[Line]]:
     lines = script.write(terms, carriers, sentences, per_term=per_term, roles=written, seed=settings.seed)
     if settings.replay:
         lines["general_train"] = [line for path in settings.replay for line in script.read_sentences(path)]
+    named = collections.Counter(line.id for role in lines.values() for line in role)
+    if again := next((identity for identity, count in named.items() if count > 1), None):
+        raise InputError(
+            f"synth: {named[again]} sentences would be called {again!r}; give files of sentences different names, and "
+            "sentences that have an `id` different ones"
+        )
     return lines
+
+
+def _check_timbres(run: Run) -> None:
+    """Refuse voices of training that say dev or test rows: a timbre is one speaker in any accent."""
+    from speechft.augment import checks
+    from speechft.augment import settings as tables_of
+    from speechft.augment.settings import check_voices
+    from speechft.augment.speak import CHECKING_VARIANTS
+
+    assert run.pipeline.synth is not None
+    say = tables_of.check(run.pipeline.augment.transforms or tables_of.DEFAULT).say
+    training = {"synth.voices": check_voices(run.pipeline.synth.voices)}
+    training |= {"augment.say": say} if say and say.p > 0 else {}
+    for where, voices in training.items():
+        trained = checks.people(voices.speakers(held_out=False))
+        for role in sorted(CHECKING_VARIANTS.keys() & set(roles(run))):
+            if both := trained & set(CHECKING_VARIANTS[role]):
+                raise InputError(f"{where}.variants: {min(both)} says the {role} rows of [synth]; leave it out")
 
 
 def language_of(run: Run) -> str:

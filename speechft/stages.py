@@ -20,7 +20,7 @@ from speechft.errors import InputError
 from speechft.ingest import readers
 from speechft.manifest import Utterance
 from speechft.progress import Progress
-from speechft.run import CHOOSING, LEARNED, REPORTED, Run
+from speechft.run import CHOOSING, LEARNED, REPORTED, Run, held_by_sources
 from speechft.whisper import source
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _views(run: Run, page: Path) -> bool:
     settings = run.pipeline.augment
     apart = run.kept_apart(settings.transforms, *CHOOSING, *REPORTED)
     inputs = [run.dir / "ingest" / "train.jsonl", *apart]
-    wanted = run.table("augment") | run.says_in(settings.transforms)
+    wanted = run.table("augment") | run.says_in(settings.transforms) | held_by_sources(settings.transforms)
     stage = run.stage("augment", settings=wanted, inputs=inputs, seed=settings.seed)
     if stage.up_to_date():
         return False
@@ -152,7 +152,7 @@ def _conditions(run: Run, page: Path) -> bool:
     apart = _learned(run)
     inputs = [run.dir / "ingest" / "test.jsonl", *apart]
     wanted = run.table("conditions") | run.says_in({name for table in pipeline.conditions.values() for name in table})
-    wanted |= run.training_sources()
+    wanted |= run.training_sources() | held_by_sources(*pipeline.conditions.values())
     stage = run.stage("conditions", settings=wanted, inputs=inputs, seed=pipeline.augment.seed)
     if stage.up_to_date():
         return False

@@ -97,6 +97,7 @@ def test_line_ends_and_byte_order_marks(tmp_path: Path, end: str, start: str) ->
         ('{"id": "first", "audio_filepath": "b.wav"}', "duplicate id", 'id "first" was used in line 1'),
         ('{"audio_filepath": "a.wav", "text": 5}', "bad value", "text must be text, got 5"),
         ('{"audio_filepath": ["a.wav"]}', "bad value", "audio_filepath must be text"),
+        ('{"audio_filepath": "a.wav", "text": "x", "spoken": 120}', "bad value", "spoken must be text, got 120"),
         ('{"audio_filepath": "a.wav", "duration": -1.0}', "bad value", "duration must be > 0, got -1.0"),
         ('{"audio_filepath": "a.wav", "duration": 0}', "bad value", "duration must be > 0, got 0.0"),
         ('{"audio_filepath": "a.wav", "offset": "soon"}', "bad value", "offset must be a number of seconds"),

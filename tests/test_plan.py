@@ -340,6 +340,8 @@ def test_everything_is_checked_before_a_run(tmp_path: Path) -> None:
     checks.check({"gain": {}}, spoken)
     with pytest.raises(InputError, match=r"conditions\.voice\.say: m4 speaks in training too"):
         checks.check({"gain": {}}, spoken, synth_voices=speaking)
+    with pytest.raises(InputError, match=r"synth\.voices: eSpeak NG has no voice or variant 'F3'"):
+        checks.check({"gain": {}}, {}, synth_voices=check_voices({"accents": ["en-us"], "variants": ["F3"]}))
     with pytest.raises(InputError, match=r"conditions\.x\.nose: there is no such transform"):
         checks.check({}, {"x": {"nose": {}}})
     with pytest.raises(InputError, match=r"augment\.nose: there is no such transform"):

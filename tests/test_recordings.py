@@ -76,6 +76,15 @@ def test_a_name_that_is_not_utf8_is_one_reject(tmp_path: Path) -> None:
     assert len(rejects) == len(bank.rejects) == 1
 
 
+def test_what_a_link_leads_to_is_searched_once(tmp_path: Path) -> None:
+    write(tmp_path / "far" / "hum.wav", duration_s=1.0)
+    write(tmp_path / "near" / "a.wav", duration_s=1.0)
+    (tmp_path / "near" / "linked").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "round").symlink_to(tmp_path / "near")
+    found, _, _ = recordings.find(tmp_path / "near")
+    assert [recording.id for recording in found] == ["a.wav", "linked/hum.wav"]
+
+
 def test_a_stretch_lies_inside_its_segment(tmp_path: Path) -> None:
     ramp = (np.arange(4 * RATE) / (4 * RATE)).astype(np.float32)
     soundfile.write(tmp_path / "ramp.wav", ramp, RATE, subtype="FLOAT")

@@ -142,6 +142,10 @@ def test_responses_are_read_from_a_folder(tmp_path: Path) -> None:
     assert bank.rt60_s[0] == pytest.approx(0.3, rel=0.02)
     assert bank.responses[0][bank.direct[0]] == 1.0
     assert [Path(reject.where).name for reject in bank.rejects] == ["broken.wav", "silent.wav"]
+    two = np.zeros((len(response) + 10, 2), np.float32)  # a second microphone further away, and louder than full scale
+    two[: len(response), 0], two[10:, 1] = 4 * response, 4 * response
+    soundfile.write(tmp_path / "hall.wav", two, RATE, subtype="FLOAT")
+    np.testing.assert_allclose(room.load(tmp_path).responses[0], bank.responses[0], atol=1e-6)
     (tmp_path / "hall.wav").unlink()
     with pytest.raises(InputError, match="holds no impulse response"):
         room.load(tmp_path)

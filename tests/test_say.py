@@ -69,7 +69,7 @@ def test_level_and_length_fit_a_window() -> None:
     assert audio.active_level_db(samples) == pytest.approx(-30, abs=0.5)
     assert np.abs(samples).max() <= 0.99
     assert 0.8 * SAMPLE_RATE < len(samples) < 4 * SAMPLE_RATE
-    with pytest.raises(InputError, match=r"saying it takes \d+\.\d s, over 30 s"):
+    with pytest.raises(InputError, match="saying it takes over 30 s"):
         say.say(TEXT * 30, voices(), draws.generator("1"), held_out=False)
 
 
@@ -88,6 +88,17 @@ def test_english_in_the_sounds_of_another_language() -> None:
     sounds = {phonemes.split_stress(name)[1] for name in facts["phonemes"].replace(" ", "_").split("_")}
     assert not {"D", "T"} & sounds
     assert "N" in sounds
+
+
+def test_sounds_of_the_default_accents_are_known() -> None:
+    """Scottish vowels are vowels, and an n that is a syllable of its own is no less an n."""
+    rng = draws.generator("1")
+    words = [["w", "'aI2", "d"], ["f", "'VR", "s", "t"], ["n-", "@-"]]
+    for _ in range(20):
+        changed, _ = phonemes.substitute(words, rate=1.0, rng=rng)
+        assert [name.strip("'") in phonemes.VOWELS for name in changed[0]] == [False, True, False]
+        assert [name.strip("'") in phonemes.VOWELS for name in changed[2]] == [False, True]
+    assert phonemes.in_language([["'i:", "?", "n-"]], "es") == [["'i", "n"]]
 
 
 def test_sounds_are_replaced_in_what_is_said() -> None:

@@ -58,6 +58,8 @@ def test_a_condition_always_happens_unless_it_says_otherwise() -> None:
         ({"tempo": {"range": [0.1, 0.9]}}, r"augment.tempo.range: must lie within 0.5 to 2"),
         ({"noise": {"kinds": ["recorded"]}}, 'augment.noise: kind "recorded" needs `from`'),
         ({"noise": {"kinds": []}}, "augment.noise.kinds: "),
+        ({"noise": {"kinds": ["white"], "from": "musan"}}, '`from` is for kind "recorded", which `kinds` leaves out'),
+        ({"band": {"low_hz": 2000, "high_hz": 1000}}, "`low_hz` may reach 2000, which must be below `high_hz`, 1000"),
         ({"gain": 3}, "augment.gain: "),
         ({"band": {"low_hz": True}}, "augment.band.low_hz: "),
     ],

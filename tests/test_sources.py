@@ -13,6 +13,7 @@ from speechft.audio import SAMPLE_RATE
 from speechft.augment import recordings, settings, sources
 from speechft.errors import InputError
 from speechft.manifest import Utterance
+from speechft.run import held_by_sources
 
 RATE = SAMPLE_RATE
 
@@ -243,6 +244,13 @@ def test_a_file_without_a_speaker_is_known_for_the_rows_that_holds_it(tmp_path: 
     )
     assert list(found.talkers) == [str(folder / "other.wav"), "anna", "ben"]
     assert [reject.reason for reject in found.rejects] == ["noise: no speaker"]
+    rows.append(row(folder / "other.wav", "anna"))
+    rows.append(row(folder / "other.wav", "ben"))  # both talk in one file
+    found = sources.materials(
+        rows, settings=settings.check(asked), seed=1, bank=tmp_path / "rooms.npz", held_out=False, disturbed=rows
+    )
+    assert list(found.talkers) == ["anna", "ben"]
+    assert "has another speaker than others of this file" in found.rejects[1].detail
 
 
 def test_impulse_responses_that_cannot_be_used_are_named_and_counted(tmp_path: Path) -> None:
@@ -258,6 +266,16 @@ def test_impulse_responses_that_cannot_be_used_are_named_and_counted(tmp_path: P
     assert found.rooms is not None
     assert [fact["file"] for fact in found.rooms.facts] == ["hall.wav"]
     assert [reject.reason for reject in found.rejects] == ["room: kept apart", "room: not audio", "room: silent"]
+
+
+def test_what_a_source_holds_is_part_of_what_is_made_of_it(tmp_path: Path) -> None:
+    folder = noises(tmp_path / "street", "a", "b")
+    tables = {"noise": {"from": str(folder)}}
+    before = held_by_sources(tables)
+    assert before == held_by_sources(tables)
+    noises(folder, "c")
+    assert before != held_by_sources(tables)
+    assert held_by_sources({"noise": {"kinds": "pink"}}, {"gain": {}}) == {}
 
 
 def test_rooms_may_come_from_a_folder(tmp_path: Path) -> None:

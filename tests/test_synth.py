@@ -169,6 +169,27 @@ def test_a_term_list_alone_makes_all_roles(run: Run) -> None:
     assert not stages.ingest(run)
 
 
+@pytest.mark.parametrize("where", ["synth.voices", "augment.say"])
+def test_nobody_who_says_test_rows_says_training_rows(run: Run, tmp_path: Path, where: str) -> None:
+    voices = f'[{where}]\naccents = "en-us"\nvariants = ["m1", "{speak.CHECKING_VARIANTS["test"][0]}"]\n'
+    (tmp_path / "p.toml").write_text((tmp_path / "p.toml").read_text() + voices)
+    shared = Run(config.load(tmp_path / "p.toml"), run.dir)
+    with pytest.raises(InputError, match=rf"{where}\.variants: \w+ says the test rows of \[synth\]; leave it out"):
+        spoken.script_of(shared)
+    own = Run(config.load(tmp_path / "p.toml", ["data.dev=[dev.jsonl]", "data.test=[test.jsonl]"]), run.dir)
+    assert spoken.script_of(own).keys() == {"train"}
+
+
+def test_sentences_of_one_name_are_refused_before_anything_is_said(run: Run, tmp_path: Path) -> None:
+    for folder in ("mine", "everyday"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "lines.txt").write_text(f"a sentence of {folder}\n")
+    named = [f"synth.sentences={tmp_path}/mine/lines.txt", f"synth.replay={tmp_path}/everyday/lines.txt"]
+    with pytest.raises(InputError, match="2 sentences would be called 'synth-lines-00001'"):
+        spoken.synth(Run(config.load(tmp_path / "p.toml", named), run.dir))
+    assert not (run.dir / "synth").exists()
+
+
 def test_voices_accents_and_rates_are_drawn_for_each_sentence(tmp_path: Path) -> None:
     words = {"text": "the same words", "spoken": "the same words"}
     same = [dataclasses.replace(line, **words) for line in write(per_term=6)["train"]]

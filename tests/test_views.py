@@ -114,6 +114,16 @@ def test_what_is_said_again_is_in_the_rows_language_and_never_a_translation(tmp_
     assert [row.transform for row in translated] == [[{"name": "say", "skipped": say.TRANSLATED}]] * 3
 
 
+@pytest.mark.parametrize(("transform", "kept"), [("tempo", True), ("rhythm", False)])
+def test_times_of_segments_are_kept_where_they_still_fit(tmp_path: Path, transform: str, kept: bool) -> None:
+    told = [{"text": "five", "start": 0.0, "end": 0.4}, {"text": "milligrams", "start": 0.6, "end": 1.0}]
+    rows = [dataclasses.replace(row, extra={**row.extra, "segments": told}) for row in some_rows(tmp_path)]
+    made = make(rows, tmp_path / "out", count=1, settings={transform: {"p": 1}})[len(rows) :]
+    assert all("skipped" not in step for row in made for step in row.transform or [])
+    assert all(("segments" in row.extra) == kept for row in made)
+    assert all("segments" in row.extra for row in rows)
+
+
 @pytest.mark.parametrize("rate", [8000, 44100])
 def test_stereo_and_other_rates_become_16_khz_mono_of_the_same_length(tmp_path: Path, rate: int) -> None:
     path = write(tmp_path / "in.wav", hz=440, duration_s=1.0, rate=rate, channels=2)

@@ -6,7 +6,7 @@ from typing import Any
 
 from speechft.augment import recordings, say, sources, synth
 from speechft.augment import settings as tables_of
-from speechft.augment.settings import DEFAULT, Transforms, Voices
+from speechft.augment.settings import DEFAULT, Say, Voices
 from speechft.errors import InputError
 
 
@@ -31,18 +31,19 @@ def check(
         alone = set(rows.get(role, ())) - set(rows.get("train", ()))
         if heard := recordings.shared(alone, sources.paths(training)):
             raise InputError(f"augment: {heard[0]} is what data.{role} names; training must not hear it")
-    _check_voices(training, where="augment", held_out=False, language=language)
+    _check_voices(training.say, where="augment.say", held_out=False, language=language)
+    _check_voices(synth_voices, where="synth.voices", held_out=False, language=language)
     for name, tables in conditions.items():
         checked = tables_of.check_condition(tables, name=name)
         if both := recordings.shared([*sources.paths(training), *rows.get("train", ())], sources.paths(checked)):
             raise InputError(
                 f"conditions.{name}: {both[0]} is used in training too; a condition needs its own material"
             )
-        _check_voices(checked, where=f"conditions.{name}", held_out=True, language=language)
+        _check_voices(checked.say, where=f"conditions.{name}.say", held_out=True, language=language)
         for voices in (training.say, synth_voices):
             if checked.say is None or voices is None:
                 continue
-            trained, tested = _people(voices.speakers(held_out=False)), _people(checked.say.speakers(held_out=True))
+            trained, tested = people(voices.speakers(held_out=False)), people(checked.say.speakers(held_out=True))
             if both_say := trained & tested:
                 raise InputError(
                     f"conditions.{name}.say: {min(both_say)} speaks in training too; name other variants (timbres), "
@@ -50,22 +51,22 @@ def check(
                 )
 
 
-def _people(speakers: set[tuple[str, str]]) -> set[str]:
+def people(speakers: set[tuple[str, str]]) -> set[str]:
     """Who speaks: a timbre, whatever it reads in; without one the voice itself."""
     return {timbre or name for name, timbre in speakers}
 
 
-def _check_voices(tables: Transforms, *, where: str, held_out: bool, language: str | None) -> None:
-    if tables.say is None or tables.say.p == 0:
+def _check_voices(voices: Voices | None, *, where: str, held_out: bool, language: str | None) -> None:
+    if voices is None or (isinstance(voices, Say) and voices.p == 0):
         return
     if language is None:
-        raise InputError(f'{where}.say: {say.TRANSLATED}; leave it out, or set model.task = "transcribe"')
-    if tables.say.command is not None:
+        raise InputError(f'{where}: {say.TRANSLATED}; leave it out, or set model.task = "transcribe"')
+    if voices.command is not None:
         return
-    if not tables.say.speaking(language):
-        raise InputError(f"{where}.say.accents: none speaks {language!r}; name eSpeak NG's voices of it")
+    if not voices.speaking(language):
+        raise InputError(f"{where}.accents: none speaks {language!r}; name eSpeak NG's voices of it")
     names, variants = synth.espeak_names()
-    for name, variant in sorted(tables.say.speakers(held_out=held_out)):
+    for name, variant in sorted(voices.speakers(held_out=held_out)):
         if name not in names or variant not in variants:
             wrong = name if name not in names else variant
-            raise InputError(f"{where}.say: eSpeak NG has no voice or variant {wrong!r}")
+            raise InputError(f"{where}: eSpeak NG has no voice or variant {wrong!r}")

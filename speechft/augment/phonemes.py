@@ -24,9 +24,10 @@ FIVE = dict(
     for pair in """
     a=a aa=a a#=@ A:=a A@=a|r 0=o O=o O:=o O2=o O@=o|r o@=o|r V=a @=@ @2=@ @5=@ @L=@|l @r=@|r 3=@|r 3:=e|r E=e e=e e#=e
     e@=e|r I=i I2=i I#=i I2#=i i=i i:=i i@=i|@ i@3=i|r U=u U@=u|r u=u u:=u eI=e|i aI=a|i OI=o|i oU=o|u oU#=o|u aU=a|u
-    aI@=a|i|@ aI3=a|i|@|r aU@=a|u|@ t#=t t2=t d#=d z#=z l^=l
+    aI2=a|i aI@=a|i|@ aI3=a|i|@|r aU@=a|u|@ IR=i|r VR=a|r @-=@ t#=t t2=t d#=d z#=z l^=l n-=n
     """.split()
 )
+SPELT_CONSONANTS = ("t#", "t2", "d#", "z#", "l^", "n-")  # among them
 # What else a language's speakers change; "h=" is not said at all.
 LANGUAGES = {
     language: dict(pair.split("=") for pair in changes.split())
@@ -74,7 +75,7 @@ def substitute(words: Words, *, rate: float, rng: np.random.Generator) -> tuple[
         said = []
         for phoneme in word:
             mark, sound = split_stress(phoneme)
-            kind = VOWELS if sound in FIVE and sound not in ("t#", "t2", "d#", "z#", "l^") else CONSONANTS
+            kind = VOWELS if sound in FIVE and sound not in SPELT_CONSONANTS else CONSONANTS
             if rng.random() < rate:
                 others = [other for other in kind if other != sound]
                 sound, replaced = others[int(rng.integers(len(others)))], replaced + 1

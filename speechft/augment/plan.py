@@ -1,5 +1,6 @@
 """The plan: which transforms a view gets, with which numbers, drawn from seed, row id and view alone."""
 
+import dataclasses
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -164,6 +165,8 @@ def _run(samples: np.ndarray, *, row: _Row, tables: Transforms, materials: Mater
         if rng.random() < table.p:
             drawn[name] = rng
     samples, steps = _say(samples, drawn, tables, row)
+    if steps and "speaker" in steps[0]:  # who speaks now
+        row = dataclasses.replace(row, speaker=steps[0]["speaker"])
     samples, more = _voice(samples, drawn, tables)
     steps += more
     if "room" in drawn:

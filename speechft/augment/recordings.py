@@ -3,8 +3,9 @@
 import dataclasses
 import functools
 import math
+import os
 from collections import OrderedDict
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,6 @@ class Recording:
     duration_s: float | None = None
     id: str = ""
     speaker: str | None = None
-    group: str | None = None  # the recording it is cut from
 
     @property
     def end_s(self) -> float:
@@ -53,7 +53,6 @@ def of_row(row: Utterance) -> Recording:
         raise InputError(f"{row.id}: has no audio_filepath")
     return Recording(
         path=row.audio_filepath, offset_s=row.offset, duration_s=row.duration, id=row.id, speaker=row.speaker,
-        group=row.recording,
     )  # fmt: skip
 
 
@@ -80,13 +79,13 @@ class Held:
             found.setdefault(files.sha256(path), []).extend(self._by_path[path])
         return found
 
-    def holder(self, recording: Recording) -> Recording | None:
-        """The first of them that holds some of this recording's sound."""
+    def holders(self, recording: Recording) -> list[Recording]:
+        """Those of them that hold some of this recording's sound."""
         path = recording.path.resolve()
         held = self._by_path.get(path, [])
         if not held and self._by_path and path.exists() and (size := path.stat().st_size) in self._by_size:
             held = self._by_content(size).get(files.sha256(path), [])
-        return next((h for h in held if h.offset_s < recording.end_s and recording.offset_s < h.end_s), None)
+        return [h for h in held if h.offset_s < recording.end_s and recording.offset_s < h.end_s]
 
 
 def find(source: Path) -> tuple[list[Recording], list[Recording], list[Reject]]:
@@ -141,9 +140,10 @@ def _in_folder(folder: Path, path: Path) -> tuple[Recording, bool]:
 
 
 def files_in(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[Reject]]:
-    """Files of a folder, searched whole, by their suffixes in lower case; and those that no manifest could name."""
+    """Files of a folder by their suffixes in lower case, and those that no manifest could name; the folder is searched
+    whole, and what links lead to."""
     found, rejects = list[Path](), list[Reject]()
-    for path in sorted(path for path in folder.rglob("*") if path.suffix.lower() in suffixes and path.is_file()):
+    for path in sorted(path for path in _below(folder) if path.suffix.lower() in suffixes and path.is_file()):
         try:
             str(path).encode()
         except UnicodeEncodeError:
@@ -153,6 +153,18 @@ def files_in(folder: Path, suffixes: Collection[str]) -> tuple[list[Path], list[
         else:
             found.append(path)
     return found, rejects
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """All files below a folder; one that links lead to twice is searched once."""
+    seen = set[str]()
+    for place, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(place)
+        if real in seen:
+            folders.clear()
+        else:
+            seen.add(real)
+            yield from (Path(place, name) for name in names)
 
 
 @functools.cache

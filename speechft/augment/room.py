@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import scipy.fft
+import soundfile
 
 from speechft import audio, files
 from speechft.audio import SAMPLE_RATE
@@ -240,9 +241,7 @@ def load(folder: Path, *, leave_out: Callable[[Path], Reject | None] = lambda pa
             rejects.append(reject)
             continue
         try:
-            samples = audio.read(path)
-            if not np.any(samples):
-                raise audio.AudioError("silent", f"{path}: is silent")
+            samples = _read_response(path)
         except audio.AudioError as error:
             rejects.append(Reject({"audio_filepath": str(path)}, error.reason, str(error), str(path)))
             continue
@@ -252,6 +251,25 @@ def load(folder: Path, *, leave_out: Callable[[Path], Reject | None] = lambda pa
         raise InputError(f"{folder}: holds no impulse response that can be used; put WAV or FLAC files there")
     responses, directs, rt60, facts = zip(*found, strict=True)
     return Bank(responses=responses, direct=directs, rt60_s=rt60, facts=facts, rejects=rejects)
+
+
+def _read_response(path: Path) -> np.ndarray:
+    """The first microphone of a response, whatever its level: several microphones' mean would be a comb filter.
+
+    Raises:
+        audio.AudioError: it cannot be read, is silent, or is not finite.
+    """
+    audio.probe(path)
+    try:
+        samples, rate = soundfile.read(path, dtype="float64", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        raise audio.AudioError("truncated", f"{path}: decoding stops half-way ({error.error_string})") from error
+    peak = float(np.abs(samples[:, 0]).max(initial=0.0))
+    if not peak:
+        raise audio.AudioError("silent", f"{path}: is silent")
+    if not math.isfinite(peak):
+        raise audio.AudioError("bad values", f"{path}: holds values that are not finite")
+    return audio.resample((samples[:, 0] / peak).astype(np.float32), rate=rate)
 
 
 def convolve(samples: np.ndarray, response: np.ndarray, *, direct: int) -> np.ndarray:

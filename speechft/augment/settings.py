@@ -189,6 +189,9 @@ class Noise(_Transform):
     def _recorded_from_somewhere(self) -> "Noise":
         if "recorded" in self.wanted_kinds and not self.source:
             raise ValueError('kind "recorded" needs `from`, a folder or manifest of noise')
+        for key, named, kind in (("from", self.source, "recorded"), ("babble_from", self.babble_from, "babble")):
+            if named and kind not in self.wanted_kinds:
+                raise ValueError(f'`{key}` is for kind "{kind}", which `kinds` leaves out')
         return self
 
 
@@ -205,6 +208,14 @@ class Band(_Transform):
     p: Share = 0.1
     low_hz: Annotated[Range, _between(0, 2000)] = (0.0, 200.0)
     high_hz: Annotated[Range, _between(1000, 8000)] = (3500.0, 7500.0)
+
+    @pydantic.model_validator(mode="after")
+    def _holds_something(self) -> "Band":
+        if self.low_hz[1] >= self.high_hz[0]:
+            raise ValueError(
+                f"`low_hz` may reach {self.low_hz[1]:g}, which must be below `high_hz`, {self.high_hz[0]:g}"
+            )
+        return self
 
 
 class Telephone(_Transform):

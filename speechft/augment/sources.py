@@ -142,9 +142,9 @@ class _Apart:
 
     def reject(self, recording: Recording) -> Reject | None:
         """Why a recording must not be used, if so."""
-        if self._rows.holder(recording):
+        if self._rows.holders(recording):
             why = f"{self._whose} rows hold this sound"
-        elif self._sources.holder(recording):
+        elif self._sources.holders(recording):
             why = "training's noise, babble or rooms hold this sound"
         elif recording.speaker in self._speakers:
             why = f"{recording.speaker} speaks in training rows"
@@ -161,19 +161,21 @@ class _Apart:
 
 def _named(voices: Sequence[Recording], rows: Sequence[Utterance]) -> tuple[list[Recording], list[Reject]]:
     """Voices of files without speakers, with the speakers of rows that hold the same sound: nobody babbles behind
-    himself. Left out are those whose row has no speaker either."""
+    himself. Left out are those whose row has no speaker either, and those in which rows name several."""
     if all(voice.speaker for voice in voices):
         return [*voices], []
     held = Held(of_row(row) for row in rows if row.audio_filepath is not None)
     kept, rejects = list[Recording](), list[Reject]()
     for voice in voices:
-        row = None if voice.speaker else held.holder(voice)
-        if row is None:
+        holders = [] if voice.speaker else held.holders(voice)
+        speakers = {row.speaker for row in holders}
+        if not holders:
             kept.append(voice)
-        elif row.speaker:
-            kept.append(dataclasses.replace(voice, speaker=row.speaker, group=row.group))
+        elif len(speakers) == 1 and (speaker := speakers.pop()):
+            kept.append(dataclasses.replace(voice, speaker=speaker))
         else:
-            why = f"{voice.place}: it would babble behind the row {row.id}, which holds this sound and names no speaker"
+            names = "names no speaker" if None in speakers else "has another speaker than others of this file"
+            why = f"{voice.place}: it would babble behind the row {holders[0].id}, which holds this sound and {names}"
             rejects.append(Reject({"audio_filepath": str(voice.path)}, "no speaker", why, voice.place))
     return kept, rejects
 
@@ -212,17 +214,24 @@ def _talkers(talks: Iterable[Recording]) -> dict[str, list[Recording]]:
     def by_chance(talk: Recording) -> bytes:
         return hashlib.sha256(talk.id.encode()).digest()
 
+    def chosen(held: Iterable[Recording]) -> list[Recording]:
+        found = _by_speaker(held).values()
+        few = (talk for talks in found for talk in heapq.nsmallest(MOST_OF_ONE, talks, key=by_chance))
+        return heapq.nsmallest(MOST_TALKS, few, key=by_chance)
+
+    held = list[Recording]()
+    for talk in talks:
+        held.append(talk)
+        if len(held) == 2 * MOST_TALKS:  # whoever is left out now has as many before them in the end
+            held = chosen(held)
+    return dict(sorted(_by_speaker(sorted(chosen(held), key=lambda talk: (talk.speaker or "", talk.id))).items()))
+
+
+def _by_speaker(talks: Iterable[Recording]) -> dict[str, list[Recording]]:
     found: dict[str, list[Recording]] = {}
     for talk in talks:
-        held = found.setdefault(talk.speaker or str(talk.path), [])
-        held.append(talk)
-        if len(held) == 2 * MOST_OF_ONE:
-            held[:] = heapq.nsmallest(MOST_OF_ONE, held, key=by_chance)
-    few = (talk for held in found.values() for talk in heapq.nsmallest(MOST_OF_ONE, held, key=by_chance))
-    talkers: dict[str, list[Recording]] = {}
-    for talk in sorted(heapq.nsmallest(MOST_TALKS, few, key=by_chance), key=lambda talk: (talk.speaker or "", talk.id)):
-        talkers.setdefault(talk.speaker or str(talk.path), []).append(talk)
-    return dict(sorted(talkers.items()))
+        found.setdefault(talk.speaker or str(talk.path), []).append(talk)
+    return found
 
 
 def _talk(rows: Iterable[Utterance], *, held_out: bool) -> Iterator[Recording]:

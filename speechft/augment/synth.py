@@ -187,7 +187,7 @@ def speak(text: str, voice: Voice, *, timeout_s: float = COMMAND_TIMEOUT_S) -> n
     else:
         raise InputError(f"unknown speech engine {voice.engine!r}: use espeak, flite or command")
     if not samples.any():
-        raise InputError(f"{voice.speaker} made no sound for {text!r}: check the text and the voice")
+        raise InputError(f"{voice.speaker} made no sound: check the text and the voice")
     return _at_16_khz(samples, sample_rate)
 
 

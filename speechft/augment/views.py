@@ -26,6 +26,7 @@ from speechft.manifest import Reject, Utterance
 log = logging.getLogger(__name__)
 
 Tell = Callable[[int, int], None]
+UNEVEN = ("say", "rhythm")  # after which no part of a row is where its share of the length would be
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -333,8 +334,10 @@ def _facts_of(path: Path, sidecar: Path) -> dict[str, Any] | None:
 
 
 def _row_of(job: _Job, facts: Mapping[str, Any]) -> Utterance:
-    """The row of a file that was made; what it has of its parent it shares with it."""
+    """The row of a file that was made; what it has of its parent it shares with it, but for times that fit no more."""
     row, steps = job.row, manifest.compact(facts["transform"])
+    if any(step["name"] in UNEVEN and "skipped" not in step for step in steps) and "segments" in row.extra:
+        row = dataclasses.replace(row, extra={key: held for key, held in row.extra.items() if key != "segments"})
     suffix = f"view{job.view}" if job.condition is None else job.condition
     made = dataclasses.replace(
         row, id=f"{row.id}#{suffix}", audio_filepath=job.path.absolute(), offset=0.0, duration=facts["duration"],
