@@ -104,11 +104,11 @@ class Run:
 
         if self.pipeline.data.terms:
             read_terms(self.pipeline.data.terms)
-        self.check_transforms()
         asked = self.pipeline.model
         if self.base_folder:
             source.check_directory(self.base_folder)
             source.check_language(self.base_folder, asked.base, language=asked.language, task=asked.task)
+        self.check_transforms()
 
     def check_transforms(self) -> None:
         """Check the transforms of views and conditions.

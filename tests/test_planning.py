@@ -114,7 +114,9 @@ def test_a_language_that_the_model_does_not_have_is_told_by_the_plan(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     base = any_whisper.save(tmp_path / "base", 51865)
-    planning.describe(run_of(monkeypatch, "demo", f"model.base={base}", "model.language=de"))
+    planning.describe(run_of(monkeypatch, "demo", f"model.base={base}", "model.language=de", "synth.voices.accents=de"))
+    with pytest.raises(InputError, match=r"synth\.voices\.accents: none speaks 'de'"):
+        planning.describe(run_of(monkeypatch, "demo", f"model.base={base}", "model.language=de"))
     with pytest.raises(InputError, match=r"no token <\|german\|>.*given by code"):
         planning.describe(run_of(monkeypatch, "demo", f"model.base={base}", "model.language=german"))
 
