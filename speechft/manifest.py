@@ -200,7 +200,8 @@ def _utterance(row: dict[str, Any], folder: Path, *, need_audio: bool) -> Uttera
         digest = hashlib.sha256(f"{audio}@{offset or 0.0:.6f}".encode()).hexdigest()[:8]
         identity = f"{Path(audio).stem}-{digest}"
     labels = {name: _label(row, name) for name in (*LABELS, "parent")}
-    _text(row, "spoken")  # how a voice should say the text
+    if not _is_missing(row.get("spoken")):  # how a voice should say the text
+        _text(row, "spoken")
     return Utterance(
         id=identity,
         audio_filepath=_joined(folder, audio) if audio else None,
