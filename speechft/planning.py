@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -283,8 +284,11 @@ def loads(run: Run) -> dict[str, Load]:
             rejected, reject = rejected + 1, reject or row
         else:
             rows[row.role] += 1
-            if len(samples[row.role]) < PROBED:
-                samples[row.role].append(Path(row.utterance.audio_filepath or ""))
+            place = rows[row.role] - 1
+            if place >= PROBED:  # any row as likely as any other
+                place = random.Random(f"{row.role}:{place}").randrange(rows[row.role])
+            if place < PROBED:
+                samples[row.role][place : place + 1] = [Path(row.utterance.audio_filepath or "")]
             if row.utterance.duration:
                 told[row.role] = told.get(row.role, Load()).plus(1, row.utterance.duration)
     total = rows.total() + rejected

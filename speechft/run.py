@@ -43,12 +43,14 @@ def held_by_sources(*transforms: Mapping[str, Any]) -> dict[str, str]:
     """What the record of a stage tells of the files that these tables' sources hold; nothing without sources."""
     if not any(SOURCE_KEYS & set(tables.get(name) or {}) for tables in transforms for name in SOURCED):
         return {}
-    from speechft.augment import recordings, sources
-    from speechft.augment import settings as tables_of
+    from speechft.augment import recordings
 
-    named = {path for tables in transforms for path in sources.paths(tables_of.check(tables))}
-    held = (recording.path for path in named for recording, _ in recordings.listing(path)[0])
-    return {"sources_hold": manifest.sound_files([*(path for path in named if path.is_file()), *held])}
+    values = [
+        tables[name].get(key) for tables in transforms for name in SOURCED if name in tables for key in SOURCE_KEYS
+    ]
+    named = {Path(path) for value in values for path in (value if isinstance(value, list) else [value]) if path}
+    held = (recording.path for path in named if path.exists() for recording, _ in recordings.listing(path)[0])
+    return {"sources_hold": manifest.sound_files([*(path for path in named if not path.is_dir()), *held])}
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,21 @@ class Run:
         checks.check(
             self.pipeline.augment.transforms, self.pipeline.conditions, language=self.spoken_language,
             data={"train": data.train, "dev": data.dev, "test": data.test},
-            synth_voices=check_voices(synth.voices) if synth else None,
+            synth_voices=check_voices(synth.voices) if synth else None, spoken=self.spoken_roles,
         )  # fmt: skip
 
     def says_in(self, tables: Collection[str]) -> dict[str, str | None]:
         """What the record of a stage tells of the language: nothing where no text is said again."""
         return {"language": self.spoken_language} if "say" in tables else {}
+
+    @property
+    def spoken_roles(self) -> tuple[str, ...]:
+        """Roles that [synth] speaks: train, those of dev and test where nothing recorded is named, and replay."""
+        data, synth = self.pipeline.data, self.pipeline.synth
+        if synth is None:
+            return ()
+        dev = () if data.dev or data.train else ("dev",)
+        return ("train", *dev, *(() if data.test else ("test",)), *(("general_train",) if synth.replay else ()))
 
     @property
     def made_with(self) -> str:

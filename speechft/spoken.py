@@ -16,22 +16,11 @@ if TYPE_CHECKING:
     from speechft.augment.script import Line
 
 
-def roles(run: Run) -> tuple[str, ...]:
-    """Roles that [synth] speaks: train, those of dev and test where nothing recorded is named, and replay."""
-    data = run.pipeline.data
-    if run.pipeline.synth is None:
-        return ()
-    dev = () if data.dev or data.train else ("dev",)
-    replay = ("general_train",) if run.pipeline.synth.replay else ()
-    return ("train", *dev, *(() if data.test else ("test",)), *replay)
-
-
 def script_of(run: Run) -> dict[str, list[Line]]:
     """What `synth` is to say, by role; nothing without a [synth] table.
 
     Raises:
-        InputError: the term list, the templates or the sentences cannot be used, or a voice of training would say test
-            rows too.
+        InputError: the term list, the templates or the sentences cannot be used.
     """
     settings, terms_path = run.pipeline.synth, run.pipeline.data.terms
     if settings is None:
@@ -39,7 +28,6 @@ def script_of(run: Run) -> dict[str, list[Line]]:
     from speechft.augment import script
     from speechft.score.terms import read_terms
 
-    _check_timbres(run)
     terms = read_terms(terms_path) if terms_path and settings.per_term != 0 else []
     sentences = [line for path in settings.sentences for line in script.read_sentences(path)]
     language = language_of(run)
@@ -49,7 +37,7 @@ def script_of(run: Run) -> dict[str, list[Line]]:
             "{term} where the term goes"
         )
     carriers = script.read_carriers(settings.templates, terms)
-    written = [role for role in roles(run) if role != "general_train"]
+    written = [role for role in run.spoken_roles if role != "general_train"]
     per_term = script.default_per_term(len(terms)) if settings.per_term is None else settings.per_term
     lines = script.write(terms, carriers, sentences, per_term=per_term, roles=written, seed=settings.seed)
     if settings.replay:
@@ -61,24 +49,6 @@ def script_of(run: Run) -> dict[str, list[Line]]:
             "sentences that have an `id` different ones"
         )
     return lines
-
-
-def _check_timbres(run: Run) -> None:
-    """Refuse voices of training that say dev or test rows: a timbre is one speaker in any accent."""
-    from speechft.augment import checks
-    from speechft.augment import settings as tables_of
-    from speechft.augment.settings import check_voices
-    from speechft.augment.speak import CHECKING_VARIANTS
-
-    assert run.pipeline.synth is not None
-    say = tables_of.check(run.pipeline.augment.transforms or tables_of.DEFAULT).say
-    training = {"synth.voices": check_voices(run.pipeline.synth.voices)}
-    training |= {"augment.say": say} if say and say.p > 0 else {}
-    for where, voices in training.items():
-        trained = checks.people(voices.speakers(held_out=False))
-        for role in sorted(CHECKING_VARIANTS.keys() & set(roles(run))):
-            if both := trained & set(CHECKING_VARIANTS[role]):
-                raise InputError(f"{where}.variants: {min(both)} says the {role} rows of [synth]; leave it out")
 
 
 def language_of(run: Run) -> str:
@@ -112,14 +82,9 @@ def synth(run: Run) -> bool:
     for path in inputs:
         if not path.exists():
             raise InputError(f"{path}: there is no such file; correct data.terms or the [synth] table")
-    spoken = roles(run)
+    spoken = run.spoken_roles
     language = language_of(run)
     voices = check_voices(settings.voices)
-    if not voices.speaking(language) and (voices.command is None or {"dev", "test"} & set(spoken)):
-        raise InputError(
-            f"synth.voices.accents: none speaks {language!r}; name eSpeak NG's voices of it"
-            + (" (they say dev and test rows, whatever `command` says)" if voices.command else "")
-        )
     wanted = {**run.table("synth"), "roles": list(spoken), "language": language}
     stage = run.stage("synth", settings=wanted, inputs=inputs, seed=settings.seed)
     if stage.up_to_date():

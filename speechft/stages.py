@@ -51,7 +51,7 @@ def _roles(run: Run) -> dict[str, list[Path]]:
     data = run.pipeline.data
     named = {"train": data.train, "dev": data.dev, "test": data.test, "general": data.general}
     roles = {role: list(paths) for role, paths in named.items() if paths}
-    for role in spoken.roles(run):
+    for role in run.spoken_roles:
         held_by = "general" if role == "general_train" else role
         roles.setdefault(held_by, []).append(run.dir / "synth" / f"{role}.jsonl")
     return roles
@@ -152,7 +152,8 @@ def _conditions(run: Run, page: Path) -> bool:
     apart = _learned(run)
     inputs = [run.dir / "ingest" / "test.jsonl", *apart]
     wanted = run.table("conditions") | run.says_in({name for table in pipeline.conditions.values() for name in table})
-    wanted |= run.training_sources() | held_by_sources(*pipeline.conditions.values())
+    wanted |= (training := run.training_sources())
+    wanted |= held_by_sources(*pipeline.conditions.values(), *([pipeline.augment.transforms] if training else []))
     stage = run.stage("conditions", settings=wanted, inputs=inputs, seed=pipeline.augment.seed)
     if stage.up_to_date():
         return False

@@ -83,6 +83,8 @@ def test_what_a_link_leads_to_is_searched_once(tmp_path: Path) -> None:
     (tmp_path / "far" / "round").symlink_to(tmp_path / "near")
     found, _, _ = recordings.find(tmp_path / "near")
     assert [recording.id for recording in found] == ["a.wav", "linked/hum.wav"]
+    (tmp_path / "near" / "again").symlink_to(tmp_path / "far")
+    assert [recording.id for recording in recordings.find(tmp_path / "near")[0]] == ["a.wav", "again/hum.wav"]
 
 
 def test_a_stretch_lies_inside_its_segment(tmp_path: Path) -> None:

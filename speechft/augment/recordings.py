@@ -159,6 +159,7 @@ def _below(folder: Path) -> Iterator[Path]:
     """All files below a folder; one that links lead to twice is searched once."""
     seen = set[str]()
     for place, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()  # which of two ways is the first must not be up to the disk
         real = os.path.realpath(place)
         if real in seen:
             folders.clear()

@@ -171,7 +171,7 @@ def _named(voices: Sequence[Recording], rows: Sequence[Utterance]) -> tuple[list
         speakers = {row.speaker for row in holders}
         if not holders:
             kept.append(voice)
-        elif len(speakers) == 1 and (speaker := speakers.pop()):
+        elif len(speakers) == 1 and (speaker := next(iter(speakers))):
             kept.append(dataclasses.replace(voice, speaker=speaker))
         else:
             names = "names no speaker" if None in speakers else "has another speaker than others of this file"
