@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_train import FROM_AUDIO, FROM_STATES, RECIPE, run, small  # noqa: F401
+from test_train import FROM_AUDIO, FROM_STATES, RECIPE, run, saved, small  # noqa: F401
 
 from speechft.adapt import masks
 from speechft.whisper import load
