@@ -180,7 +180,7 @@ class Pipeline(_Table):
     data: Data
     synth: Synth | None = None
     augment: Augment = Augment()
-    conditions: dict[str, dict[str, Any]] = {}
+    conditions: dict[str, dict[str, dict[str, Any]]] = {}
     encode: Encode = Encode()
     finetune: Finetune = Finetune()
     decode: Decode = Decode()

@@ -41,14 +41,17 @@ log = logging.getLogger(__name__)
 
 def held_by_sources(*transforms: Mapping[str, Any]) -> dict[str, str]:
     """What the record of a stage tells of the files that these tables' sources hold; nothing without sources."""
-    if not any(SOURCE_KEYS & set(tables.get(name) or {}) for tables in transforms for name in SOURCED):
-        return {}
-    from speechft.augment import recordings
-
     values = [
         tables[name].get(key) for tables in transforms for name in SOURCED if name in tables for key in SOURCE_KEYS
     ]
-    named = {Path(path) for value in values for path in (value if isinstance(value, list) else [value]) if path}
+    named = {
+        Path(path) for value in values for path in (value if isinstance(value, list) else [value])
+        if isinstance(path, str)  # others are refused where transforms are checked
+    }  # fmt: skip
+    if not named:
+        return {}
+    from speechft.augment import recordings
+
     held = (recording.path for path in named if path.exists() for recording, _ in recordings.listing(path)[0])
     return {"sources_hold": manifest.sound_files([*(path for path in named if not path.is_dir()), *held])}
 

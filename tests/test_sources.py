@@ -278,7 +278,7 @@ def test_what_a_source_holds_is_part_of_what_is_made_of_it(tmp_path: Path) -> No
     assert before != held_by_sources(tables)
     shutil.rmtree(folder)  # a finished run may be read all the same; what must be made again names the folder
     assert before != held_by_sources(tables)
-    assert held_by_sources({"noise": {"kinds": "pink"}}, {"gain": {}}) == {}
+    assert held_by_sources({"noise": {"kinds": "pink"}}, {"gain": {}}, {"noise": {"from": 5}}) == {}
 
 
 def test_rooms_may_come_from_a_folder(tmp_path: Path) -> None:
